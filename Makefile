@@ -1,0 +1,39 @@
+# make repro | test | bench | serve | env | clean
+SHELL := /bin/bash
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export DO_NOT_TRACK ?= true
+export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
+export DVC_NO_ANALYTICS ?= 1
+RUN := .venv/bin/python
+
+.PHONY: repro test bench serve env clean
+
+repro: env
+	@$(RUN) -m flows run
+
+test: env
+	@$(RUN) -m pytest
+
+bench: env
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(RUN) "$$script"; done
+
+serve: env
+	@$(RUN) -m flows serve
+
+env: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	@set -e; if command -v uv >/dev/null; then \
+	  [ -x $(RUN) ] || uv venv --quiet .venv; \
+	  uv pip install --quiet --python $(RUN) -c constraints.txt -e ".[dev]"; \
+	else \
+	  [ -x $(RUN) ] || $(PYTHON) -m venv .venv; \
+	  $(RUN) -m pip install --quiet -c constraints.txt -e ".[dev]"; \
+	fi
+	@touch $@
+
+# The environment and caches only: data, the MLflow store and interrupted work stay.
+clean:
+	@rm -rf .venv .pytest_cache .hypothesis .ruff_cache build *.egg-info
+	@find flows unseen_core tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

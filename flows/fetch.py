@@ -1,0 +1,98 @@
+"""Stage ``fetch``: checkpoints and images, checked, in one form each."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from flows.params import Params, load_params
+from flows.paths import PATHS
+from flows.run import Run
+from flows.stage import stage
+from unseen_core.errors import UnseenError
+from unseen_core.sources import SourceConfig, SourceImages, load, split
+from unseen_core.store import file_hash, write_json, write_pictures
+
+__all__ = ["fetch"]
+
+_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+
+
+@stage("fetch")
+def fetch(run: Run, *, model: str | None = None, domain: str | None = None) -> dict[str, object]:
+    """Fetch one checkpoint or one domain.
+
+    Raises:
+        UnseenError: If neither or both are named, or what is named is unusable.
+    """
+    params = load_params()
+    if (model is None) == (domain is None):
+        raise UnseenError("fetch takes --model or --domain, one of the two")
+    if model is not None:
+        return run.map(lambda name: _fetch_model(params, name), [model], name=str)[0]
+    return run.map(lambda name: _fetch_domain(params, name, run), [str(domain)], name=str)[0]
+
+
+def _fetch_model(params: Params, model: str) -> dict[str, object]:
+    """Check a checkpoint's hash and shape; copy it, and images of the domain it has seen."""
+    # diffusers takes seconds to import, and only this half of the stage needs it.
+    from unseen_core.denoiser import load_model
+
+    section = params.model(model)
+    folder = Path(section.path)
+    loaded = load_model(folder)
+    found = file_hash(folder / _WEIGHTS)
+    if section.sha256 is not None and found != section.sha256:
+        raise UnseenError(f"models.{model}: {folder / _WEIGHTS} has sha256 {found}, not the "
+                          "one in params.yaml; fetch it again or correct models."
+                          f"{model}.sha256")
+    if loaded.shape != (3, params.images.size, params.images.size):
+        raise UnseenError(f"models.{model} works on {loaded.shape[0]} x {loaded.shape[1]} x "
+                          f"{loaded.shape[2]} images; set images.size to {loaded.shape[1]}")
+    for level in params.levels:
+        loaded.schedule.check_level(level, "levels:")
+    out = PATHS.model(model)
+    shutil.rmtree(out, ignore_errors=True)
+    for part in (_WEIGHTS, "unet/config.json", "scheduler/scheduler_config.json"):
+        (out / part).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / part, out / part)
+    shutil.copyfile(PATHS.domain(section.seen) / "fit.parquet", out / "seen.parquet")
+    return {"model": model, "sha256": found}
+
+
+def _fetch_domain(params: Params, domain: str, run: Run) -> dict[str, object]:
+    """Load a source, split it, and write the three sides."""
+    section = params.domain(domain)
+    source = load(SourceConfig(
+        kind=section.source, domain=domain, path=section.path, crop=params.images.crop,
+        skip_bad=params.images.skip_bad, max_pixels=params.images.max_pixels,
+        size=params.images.size, seed=params.seed, limit=section.limit,
+    ))
+    if section.licence:
+        source = replace(source, licence=section.licence)
+    for name, reason in source.skipped:
+        run.log.warning("domains.%s: skipped %s: %s", domain, name, reason)
+    sides = split(source, fit=section.fit, held_out=section.held_out, seed=params.seed)
+    out = PATHS.domain(domain)
+    shutil.rmtree(out, ignore_errors=True)
+    counts: dict[str, object] = {}
+    for name in ("fit", "held_out", "rest"):
+        rows = getattr(sides, name)
+        counts[name] = len(rows)
+        if len(rows):
+            write_pictures(out / f"{name}.parquet", source.images[rows], _frame(source, rows))
+    write_json(out / "report.json", {
+        "domain": domain, "source": section.source, "origin": source.origin,
+        "licence": source.licence, "counts": counts,
+        "skipped": [{"file": name, "reason": reason} for name, reason in source.skipped],
+    })
+    return {"domain": domain, "skipped": len(source.skipped), **counts}
+
+
+def _frame(source: SourceImages, rows: torch.Tensor) -> pd.DataFrame:
+    """Return ids and labels of some rows; label -1 where the source has none."""
+    picked = rows.tolist()
+    labels = [-1] * len(picked) if source.labels is None else source.labels[rows].tolist()
+    return pd.DataFrame({"id": [source.ids[i] for i in picked], "label": labels})

@@ -1,0 +1,41 @@
+"""The code that each stage of dvc.yaml depends on, so that DVC reruns what a change touches."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from unseen_core.store import import_closure
+
+__all__ = ["ROOT", "code_of", "stage_of", "write_code_deps"]
+
+ROOT = Path(__file__).resolve().parent.parent
+# They decide where and how a stage runs and is recorded, never a byte of what it writes.
+_ORCHESTRATION = {f"flows/{name}.py" for name in (
+    "__init__", "graph", "provenance", "recorded", "resume", "run", "stage", "tracking")}
+
+
+def code_of(stage: str) -> list[str]:
+    """Return the project files that decide a stage's output, relative to the root, sorted."""
+    closure = import_closure(ROOT / "flows" / f"{stage}.py", ROOT)
+    names = [path.relative_to(ROOT).as_posix() for path in closure]
+    return [name for name in names if name not in _ORCHESTRATION]
+
+
+def stage_of(entry: Mapping[str, object]) -> str:
+    """Return the stage that an entry of dvc.yaml runs, from ``python -m flows <stage> ...``."""
+    body = entry.get("do", entry)
+    return str(body["cmd"]).split()[3]
+
+
+def write_code_deps(file: Path) -> None:
+    """Rewrite the ``.py`` files among the ``deps`` of every stage in dvc.yaml."""
+    parser = YAML()
+    parser.width = 120
+    content = parser.load(file.read_text("utf-8"))
+    for entry in content["stages"].values():
+        body = entry.get("do", entry)
+        data = [dep for dep in body.get("deps", []) if not str(dep).endswith(".py")]
+        body["deps"] = [*code_of(stage_of(entry)), *data]
+    with file.open("w", encoding="utf-8") as stream:
+        parser.dump(content, stream)

@@ -1,0 +1,85 @@
+"""Stage ``invert``: fit images carried to every mixing level in one pass each."""
+
+
+import pandas as pd
+import torch
+
+from flows.params import Params, load_params
+from flows.paths import PATHS
+from flows.resume import scratch
+from flows.run import Run
+from flows.stage import stage
+from unseen_core.denoiser import UNetEps, load_model, pick_device
+from unseen_core.images import to_float
+from unseen_core.store import (
+    TensorStore,
+    latent_manifest,
+    part_name,
+    read_pictures,
+    save_part,
+    write_index,
+)
+from unseen_core.transport import invert as carry_up
+
+__all__ = ["grid_of", "invert"]
+
+
+@stage("invert")
+def invert(run: Run, *, model: str, domain: str) -> dict[str, object]:
+    """Store the latents of a domain's fit images at every level.
+
+    Raises:
+        UnseenError: If the checkpoint or the images are missing, or a level is out of range.
+    """
+    params = load_params()
+    device = pick_device(params.compute.device)
+    torch.set_num_threads(params.compute.threads)
+    pictures = PATHS.domain(domain) / "fit.parquet"
+    images, frame = read_pictures(pictures)
+    network = load_model(PATHS.model(model), device=device, precision=params.invert.precision)
+    grid = grid_of(network, params)
+    size, levels = params.invert.part_size, sorted(params.levels)
+    parts = range(-(-len(images) // size))
+    settings = {"invert": params.invert.model_dump(), "grid": list(grid),
+                "method": params.solver.method}
+    work, mark = scratch("invert", [pictures, *PATHS.network(model)], settings, device)
+
+    def carry(part: int) -> None:
+        if all(work.has(part_name(level, part)) for level in levels):
+            return
+        kept: dict[int, list[torch.Tensor]] = {level: [] for level in levels}
+
+        def observe(level: int, states: torch.Tensor) -> None:
+            if level in kept:
+                kept[level].append(states.cpu())
+
+        rows = to_float(images[part * size : (part + 1) * size])
+        for batch in rows.split(params.invert.batch):
+            carry_up(network, batch.to(device), grid, method=params.solver.method,
+                     observe=observe)
+        for level, states in kept.items():
+            whole = torch.cat(states)
+            work.add(part_name(level, part), lambda path, x=whole: save_part(
+                path, x, params.invert.store))
+
+    index = pd.DataFrame({"id": frame["id"], "part": [i // size for i in range(len(images))],
+                          "row": [i % size for i in range(len(images))]})
+    with work:
+        run.map(carry, parts, name=lambda part: f"{model}/{domain}/part-{part:05d}")
+        work.add("index.parquet", lambda path: write_index(path, index))
+        names = [part_name(level, part) for level in levels for part in parts]
+        rows = [min(size, len(images) - part * size) for part in parts]
+        manifest = latent_manifest(TensorStore.format, network.shape, params.invert.store, levels,
+                                   rows, mark)
+        work.publish(PATHS.latents(model, domain), [*names, "index.parquet"],
+                     {**manifest, "grid": list(grid), "method": params.solver.method})
+    return {"images": len(images), "levels": levels, "calls": len(grid) - 1}
+
+
+def grid_of(network: UNetEps, params: Params) -> tuple[int, ...]:
+    """Return the one grid on which states go up and come down."""
+    levels = sorted(params.levels)
+    for level in levels:
+        network.schedule.check_level(level, "levels:")
+    return network.schedule.grid(params.solver.steps, levels[-1], spacing=params.solver.spacing,
+                                 through=levels[:-1])

@@ -1,0 +1,76 @@
+"""Every path of the project, relative to the repository's root."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["PATHS", "Paths"]
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where stages read and write; the working directory is the repository's root.
+
+    ``dvc exp run --temp`` works in a copy; unfinished work then still lies in the main
+    repository, which ``DVC_ROOT`` names, so that an experiment resumes what another began.
+    """
+
+    root: Path = Path()
+
+    def _data(self, *parts: str) -> Path:
+        """Return a path below data/."""
+        return self.root.joinpath("data", *parts)
+
+    @property
+    def work(self) -> Path:
+        """Unfinished work, outside every output."""
+        return Path(os.environ.get("DVC_ROOT") or self.root) / ".work"
+
+    def embedded(self, name: str) -> Path:
+        """What the repository ships: ``shapes32``, ``features32``."""
+        return self._data("embedded", name)
+
+    def model(self, model: str) -> Path:
+        """A checkpoint as diffusers loads it."""
+        return self._data("source", "models", model)
+
+    def network(self, model: str) -> tuple[Path, Path]:
+        """The part of a checkpoint that decides latents and images."""
+        return self.model(model) / "unet", self.model(model) / "scheduler"
+
+    def domain(self, domain: str) -> Path:
+        """A domain's images: fit.parquet, held_out.parquet, rest.parquet, report.json."""
+        return self._data("source", "domains", domain)
+
+    def latents(self, model: str, domain: str) -> Path:
+        """The store of inverted fit images."""
+        return self._data("latents", model, domain)
+
+    def priors(self, model: str, domain: str) -> Path:
+        """Priors and envelopes, a safetensors and a JSON file per level."""
+        return self._data("priors", model, domain)
+
+    def starts(self, model: str, domain: str) -> Path:
+        """Start states, a safetensors file per cell, and report.json."""
+        return self._data("starts", model, domain)
+
+    def generated(self, model: str, domain: str) -> Path:
+        """Images and contact sheets, one of each per cell."""
+        return self._data("generated", model, domain)
+
+    def metrics(self, model: str, domain: str, ending: str) -> Path:
+        """Metrics of all cells of a domain."""
+        return self._data("metrics", model, f"{domain}.{ending}")
+
+    @property
+    def metrics_folder(self) -> Path:
+        """Metrics of all models and domains."""
+        return self._data("metrics")
+
+    @property
+    def report(self) -> Path:
+        """The comparison."""
+        return self._data("report")
+
+
+PATHS = Paths()

@@ -1,0 +1,143 @@
+"""Stage ``pretrain``: the embedded network and the embedded extractor, from nothing."""
+
+import json
+import shutil
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from diffusers import DDPMPipeline
+
+from flows.params import Params, load_params
+from flows.paths import PATHS
+from flows.run import Run
+from flows.stage import stage
+from unseen_core.denoiser import load_model, pick_device
+from unseen_core.images import png_bytes, sheet, to_uint8
+from unseen_core.rng import Streams
+from unseen_core.sources import SourceConfig, load, split
+from unseen_core.store import file_hash, write_bytes, write_json
+from unseen_core.training.denoiser import DenoiserConfig, train_denoiser
+from unseen_core.training.extractor import (
+    ExtractorConfig,
+    accuracy,
+    save_extractor,
+    train_extractor,
+)
+from unseen_core.training.shapes import draw_shapes
+from unseen_core.transport import denoise
+
+__all__ = ["pretrain"]
+
+_EPOCH = 16_384
+_ENOUGH = 100
+
+
+@stage("pretrain")
+def pretrain(run: Run) -> dict[str, object]:
+    """Train ``shapes32`` and ``features32`` and write them, with their cards, to data/embedded.
+
+    Both go on where they stopped: the network from its last saved step, the extractor (a few
+    minutes) from nothing.
+
+    Raises:
+        UnseenError: If a source is unusable, or training diverges.
+    """
+    params = load_params()
+    torch.set_num_threads(params.compute.threads)
+    jobs = (_train_network, _train_extractor)
+    results = run.map(lambda job: job(params, run), jobs, name=lambda job: job.__name__.strip("_"))
+    return {key: value for result in results for key, value in result.items()}
+
+
+def _train_network(params: Params, run: Run) -> dict[str, object]:
+    """Train the U-Net on shapes alone, save it, draw its own samples."""
+    section = params.pretrain.denoiser
+    config = DenoiserConfig(**{**section.model_dump(), "channels": tuple(section.channels)})
+    device = pick_device(params.compute.device)
+
+    def images(epoch: int) -> torch.Tensor:
+        # Seeds far from that of the domain `shapes`, whose images are never trained on.
+        drawn = draw_shapes(_EPOCH, seed=(config.seed + 1) * 10_000 + epoch)
+        return torch.from_numpy(drawn).permute(0, 3, 1, 2)
+
+    def observe(step: int, loss: float) -> None:
+        if step % 100 == 0:
+            run.log.info("shapes32: step %d of %d, loss %.4f", step, config.steps, loss)
+
+    network, scheduler, loss = train_denoiser(
+        images, config, scratch=PATHS.work / "pretrain" / "shapes32.pt", device=device,
+        observe=observe)
+    out = PATHS.embedded("shapes32")
+    with tempfile.TemporaryDirectory() as folder:
+        DDPMPipeline(network.cpu(), scheduler).save_pretrained(folder)
+        for name in ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json",
+                     "unet/diffusion_pytorch_model.safetensors"):
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(Path(folder) / name, out / name)
+    _forget_path(out / "unet/config.json")
+    weights = file_hash(out / "unet/diffusion_pytorch_model.safetensors")
+    model = load_model(out, device=device)
+    noise = Streams(config.seed, "card", [f"{i:05d}" for i in range(64)]).normal(*model.shape)
+    grid = model.schedule.grid(60, model.schedule.top)
+    samples = to_uint8(denoise(model, noise.float().to(device), grid).cpu())
+    write_bytes(out / "samples.png", png_bytes(sheet(samples, columns=8, scale=3)))
+    write_json(out / "card.json", {
+        "data": f"procedurally drawn shapes, {_EPOCH} new ones an epoch, mirrored at random",
+        "training": asdict(config), "loss": loss, "sha256": weights,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "samples": "samples.png: 64 from N(0, I) at level 1000, 60 calls, dpm2m on the karras grid",
+    })
+    return {"shapes32": weights, "loss": loss}
+
+
+def _forget_path(config: Path) -> None:
+    """Remove the folder a network was loaded from, which diffusers writes into its config."""
+    content = json.loads(config.read_text())
+    content.pop("_name_or_path", None)
+    write_json(config, content)
+
+
+def _train_extractor(params: Params, run: Run) -> dict[str, object]:
+    """Train the judge of 32 x 32 images on what ``evaluate`` never holds out.
+
+    Images that are neither fitted nor held out come first; where a domain has too few of them,
+    its fit images join.
+    """
+    section = params.pretrain.extractor
+    names = [name for name, d in params.domains.items() if d.path == "constraints.txt"
+             or d.source == "shapes"]
+    images, domains, classes, unseen = [], [], [], []
+    offset = 0
+    for label, name in enumerate(names):
+        domain = params.domain(name)
+        source = load(SourceConfig(kind=domain.source, domain=name, path=domain.path,
+                                   size=32, seed=params.seed, limit=domain.limit))
+        sides = split(source, fit=domain.fit, held_out=domain.held_out, seed=params.seed)
+        rows = sides.rest
+        if len(rows) < _ENOUGH:
+            rows = torch.cat([rows, sides.fit])
+        marks = torch.full((len(source),), -1)
+        if source.labels is not None:
+            marks, offset = source.labels + offset, offset + int(source.labels.max()) + 1
+        images.append(source.images[rows])
+        domains.append(torch.full((len(rows),), label))
+        classes.append(marks[rows])
+        held = sides.held_out
+        unseen.append((source.images[held], torch.full((len(held),), label), marks[held]))
+    config = ExtractorConfig(**{**section.model_dump(), "widths": tuple(section.widths)})
+    if "digits" in names:
+        config = replace(config, unflipped=(names.index("digits"),))
+    trained = torch.cat(images)
+
+    def observe(step: int, loss: float) -> None:
+        if step % 50 == 0:
+            run.log.info("features32: step %d of %d, loss %.4f", step, config.steps, loss)
+
+    network = train_extractor(trained, torch.cat(domains), torch.cat(classes), config, observe)
+    right = accuracy(network, *(torch.cat([u[i] for u in unseen]) for i in range(3)))
+    card = {"domains": names, "trained_on": len(trained),
+            "held_out_domain_accuracy": right[0], "held_out_class_accuracy": right[1]}
+    weights = save_extractor(PATHS.embedded("features32"), network, trained, card, config)
+    return {"features32": weights, **card}

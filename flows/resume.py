@@ -1,0 +1,34 @@
+"""Marks of unfinished work: a stage goes on only with parts that would have the same bytes."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from flows.graph import ROOT, code_of
+from flows.paths import PATHS
+from unseen_core.store import Scratch, file_hash, fingerprint, folder_hash
+
+__all__ = ["scratch"]
+
+
+def scratch(
+    stage: str, inputs: Sequence[Path], settings: Mapping[str, object], device: str
+) -> tuple[Scratch, str]:
+    """Return the scratch folder of a stage's output, and its fingerprint.
+
+    The fingerprint covers what decides the bytes: the inputs, the settings, the code that the
+    stage imports, torch, the device type and the number of threads.
+    """
+    hashes = [file_hash(path) if path.is_file() else folder_hash(path) for path in inputs]
+    code = [file_hash(ROOT / name) for name in code_of(stage)]
+    mark = fingerprint({
+        "stage": stage,
+        "inputs": hashes,
+        "settings": dict(settings),
+        "code": code,
+        "torch": torch.__version__,
+        "device": device.partition(":")[0],
+        "threads": torch.get_num_threads(),
+    })
+    return Scratch(PATHS.work, f"{stage}-{mark[:20]}"), mark

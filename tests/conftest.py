@@ -1,0 +1,29 @@
+"""Fixtures and settings that all tests share."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+from unseen_core.schedule import Schedule
+
+# More threads than free cores slow small networks down drastically.
+torch.set_num_threads(1)
+settings.register_profile("unseen", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("unseen")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of reference material beside the repository; without it the test is skipped."""
+    folder = Path(__file__).resolve().parents[1] / "../shared"
+    if not folder.is_dir():
+        pytest.skip(f"folder {folder} is absent")
+    return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def schedule() -> Schedule:
+    """The linear schedule of the paper's models, 1000 steps."""
+    return Schedule.linear()

@@ -1,0 +1,212 @@
+"""Folders, zips and .npz files of the user, good and bad."""
+
+import io
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unseen_core import sources
+from unseen_core.errors import UnseenError
+from unseen_core.sources import SourceConfig, files
+
+
+def noise(seed: int, *shape: int) -> np.ndarray:
+    """Return uint8 noise."""
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def png(seed: int) -> bytes:
+    """Return a 16×16 PNG of noise."""
+    buffer = io.BytesIO()
+    Image.fromarray(noise(seed, 16, 16, 3)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def config(path: Path, kind: str) -> SourceConfig:
+    """Return a small configuration that reads ``path``."""
+    return SourceConfig(kind=kind, domain="mine", path=str(path), size=16, max_pixels=10_000)
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """Return a folder of usable and unusable files."""
+    root = tmp_path / "photos"
+    (root / "inner").mkdir(parents=True)
+    picture = Image.fromarray(noise(0, 40, 40, 3))
+    picture.save(root / "truncated.jpg")
+    whole = (root / "truncated.jpg").read_bytes()
+    (root / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (root / "notes.txt").write_text("no image")
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    Image.fromarray(ramp).save(root / "deep.png")
+    picture.convert("CMYK").save(root / "print.jpg")
+    Image.new("RGB", (1, 1)).save(root / "dot.png")
+    picture.convert("P").save(root / "inner" / "movie.gif")
+    (root / ".hidden.png").write_bytes(png(1))
+    (root / ".thumbs").mkdir()
+    (root / ".thumbs" / "a.png").write_bytes(png(2))
+    (root / "copy.png").write_bytes((root / "deep.png").read_bytes())
+    (tmp_path / "outside.png").write_bytes(png(3))
+    (root / "link.png").symlink_to(tmp_path / "outside.png")
+    (root / "up").symlink_to(tmp_path)
+    (root / "evil\nname.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    return root
+
+
+def test_folder_keeps_the_usable_and_names_the_rest(mixed: Path) -> None:
+    source = sources.load(config(mixed, "folder"))
+    assert len(source) == 3  # copy.png (= deep.png), inner/movie.gif, print.jpg
+    assert source.images.shape == (3, 3, 16, 16)
+    grey = source.images[0]
+    assert grey.min() == 0 and grey.max() == 255  # 16 bits scaled over the whole range
+    assert 120 < grey.double().mean() < 135
+    reasons = dict(source.skipped)
+    assert reasons.keys() == {
+        "truncated.jpg", "notes.txt", "dot.png", "deep.png", "link.png", "up", "evil?name.png",
+    }
+    assert reasons["truncated.jpg"].startswith("damaged or truncated")
+    assert reasons["notes.txt"].startswith("not an image in one of")
+    assert reasons["dot.png"].startswith("1x1 pixels is too small")
+    assert reasons["deep.png"] == "same pixels as copy.png"
+    assert "link out of the folder" in reasons["link.png"] and "link" in reasons["up"]
+    assert source.origin == "folder photos"
+
+
+def test_folder_strict_limit_and_crop(mixed: Path) -> None:
+    settled = config(mixed, "folder")
+    with pytest.raises(UnseenError, match=r"^dot\.png: 1x1"):
+        sources.load(replace(settled, skip_bad=False))
+    assert len(sources.load(replace(settled, limit=1))) == 1
+    wide = np.zeros((16, 48), np.uint8)
+    wide[:, 16:32] = 77
+    for path in mixed.iterdir():
+        if path.is_file():
+            path.unlink()
+    Image.fromarray(wide).save(mixed / "wide.png")
+    (mixed / "inner" / "movie.gif").unlink()
+    assert (sources.load(replace(settled, crop=True)).images == 77).all()
+    assert sources.load(settled).images.min() == 0
+
+
+def test_nothing_usable_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UnseenError, match=r"domain mine: no usable image in .*\(0 unusable\)$"):
+        sources.load(config(tmp_path, "folder"))
+    (tmp_path / "a.txt").write_text("text")
+    with pytest.raises(UnseenError, match=r"\(1 unusable, the first: a.txt: not an image"):
+        sources.load(config(tmp_path, "folder"))
+    with pytest.raises(UnseenError, match="is not a folder"):
+        sources.load(config(tmp_path / "a.txt", "folder"))
+    for kind in ("zip", "npz"):
+        for path in (tmp_path / "a.txt", tmp_path):
+            with pytest.raises(UnseenError, match=r"^domain mine: .* is not a readable"):
+                sources.load(config(path, kind))
+
+
+def archive(path: Path, members: dict[str | zipfile.ZipInfo, bytes]) -> Path:
+    """Write a zip."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+    return path
+
+
+def test_zip_reads_members_in_order(tmp_path: Path) -> None:
+    members = {"b/2.png": png(2), "a.png": png(1), "__MACOSX/a.png": b"x", "b/.x": b"", "n": b"t"}
+    path = archive(tmp_path / "set.zip", members)
+    source = sources.load(config(path, "zip"))
+    singles = [archive(tmp_path / f"{i}.zip", {"a.png": png(i)}) for i in (1, 2)]
+    assert source.ids == tuple(sources.load(config(p, "zip")).ids[0] for p in singles)
+    assert [name for name, _ in source.skipped] == ["n"]
+
+
+@pytest.mark.parametrize("name", ["../evil.png", "a/../../evil.png", "/evil.png", "c:/e", "..\\e"])
+def test_zip_refuses_names_that_leave_it(tmp_path: Path, name: str) -> None:
+    path = archive(tmp_path / "set.zip", {"a.png": png(1), name: png(2)})
+    with pytest.raises(UnseenError, match=r"refused, member .* is an absolute name or '\.\.'"):
+        sources.load(config(path, "zip"))
+
+
+def test_zip_refuses_links(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("link.png")
+    link.external_attr = 0o120777 << 16
+    path = archive(tmp_path / "set.zip", {"a.png": png(1), link: b"/etc/hostname"})
+    with pytest.raises(UnseenError, match="is a link or device"):
+        sources.load(config(path, "zip"))
+
+
+def test_zip_caps_count_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = archive(tmp_path / "set.zip", {"a.png": png(1), "zeros": b"\0" * 5_000_000})
+    assert path.stat().st_size < 50_000
+    monkeypatch.setattr(files, "_MAX_FILE", 2**20)
+    assert dict(sources.load(config(path, "zip")).skipped)["zeros"].startswith("more than 1 MiB")
+    monkeypatch.setattr(files, "_MAX_FILE", 2**30)
+    monkeypatch.setattr(files, "_MAX_TOTAL", 2**20)
+    with pytest.raises(UnseenError, match="more than 1 MiB unpacked"):
+        sources.load(config(path, "zip"))
+    monkeypatch.setattr(files, "_MAX_MEMBERS", 1)
+    with pytest.raises(UnseenError, match="more than 1 members"):
+        sources.load(config(path, "zip"))
+
+
+def test_zip_names_damaged_members(tmp_path: Path) -> None:
+    path = archive(tmp_path / "set.zip", {"a.png": png(1), "b.png": png(2)})
+    data = bytearray(path.read_bytes())
+    data[data.find(b"b.png") + 200] ^= 255
+    path.write_bytes(data)
+    source = sources.load(config(path, "zip"))
+    assert len(source) == 1 and source.skipped[0][0] == "b.png"
+
+
+@pytest.mark.parametrize("shape", [(4, 16, 16), (4, 16, 16, 1), (4, 16, 20, 3), (4, 16, 16, 4)])
+def test_npz_of_every_shape(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    pixels = noise(0, *shape)
+    np.savez_compressed(tmp_path / "a.npz", images=pixels, labels=np.arange(4), other=np.eye(2))
+    source = sources.load(config(tmp_path / "a.npz", "npz"))
+    assert source.images.shape == (4, 3, 16, 16)
+    assert source.labels is not None and source.labels.tolist() == [0, 1, 2, 3]
+    if shape[1:] in ((16, 16), (16, 16, 1)):
+        grey = pixels.reshape(4, 16, 16)
+        assert (source.images.numpy() == grey[:, None]).all()
+    if shape[-1] == 4:
+        expected = pixels[..., :3] * (pixels[..., 3:] / 255)
+        assert np.abs(source.images.permute(0, 2, 3, 1).numpy() - expected).max() <= 0.5001
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": np.array([None, {}], object)}, "'images' is object; save it as uint8"),
+        ({"images": np.zeros((2, 16, 16, 3), np.float32)}, "is float32; save it as uint8"),
+        ({"images": np.zeros((2, 16, 16, 3), np.int64)}, "must hold uint8"),
+        ({"images": np.zeros((2, 16, 16, 2), np.uint8)}, "must hold uint8"),
+        ({"images": np.zeros((16, 16), np.uint8)}, "must hold uint8"),
+        ({"images": np.zeros((2, 4, 4), np.uint8)}, "at least 8x8"),
+        ({"images": np.zeros((1, 200, 200), np.uint8)}, "max_pixels 10000"),
+        ({"images": np.zeros((0, 16, 16), np.uint8)}, "no usable image"),
+        ({"a": np.zeros(1), "b": np.zeros(1)}, "needs an array 'images' or just one; it has a, b"),
+        ({"images": np.zeros((2, 9, 9), np.uint8), "labels": np.zeros(3, int)}, "'labels' must be"),
+    ],
+)
+def test_npz_refusals(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, **arrays, allow_pickle=True)
+    with pytest.raises(UnseenError, match=message):
+        sources.load(config(path, "npz"))
+
+
+def test_npz_header_is_judged_before_values(tmp_path: Path) -> None:
+    header = io.BytesIO()
+    description = {"descr": "|u1", "fortran_order": False, "shape": (10**9, 64, 64, 3)}
+    np.lib.format.write_array_header_1_0(header, description)
+    path = archive(tmp_path / "a.npz", {"images.npy": header.getvalue()})
+    with pytest.raises(UnseenError, match=r"has shape .* MiB"):
+        sources.load(config(path, "npz"))
+    np.savez(path, only=noise(0, 3, 16, 16))
+    assert len(sources.load(config(path, "npz"))) == 3
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(UnseenError, match=r"not a readable \.npz"):
+        sources.load(config(path, "npz"))

@@ -1,0 +1,82 @@
+"""Nearest-neighbour measures against scipy and against sets whose answer is known."""
+
+import pytest
+import torch
+from scipy.spatial.distance import cdist, pdist
+from torch import Tensor
+
+from unseen_core.errors import UnseenError
+from unseen_core.novelty import copy_fraction, diversity, nearest, novelty, precision_recall
+
+
+def normal(n: int, d: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, d, generator=generator, dtype=torch.float64)
+
+
+def test_nearest_against_scipy() -> None:
+    x, references = normal(600, 7, 0), normal(90, 7, 1)  # more rows than one block holds
+    distances, rows = nearest(x, references)
+    wanted = cdist(x.numpy(), references.numpy())
+    assert rows.tolist() == wanted.argmin(1).tolist()
+    torch.testing.assert_close(distances, torch.from_numpy(wanted.min(1)), rtol=1e-12, atol=0)
+
+
+def test_nearest_sees_a_copy_far_from_the_origin() -> None:
+    x = (1e4 + normal(30, 200, 0)).float()
+    distances, rows = nearest(x, x.flip(0))
+    assert (distances == 0).all()
+    assert rows.tolist() == list(range(29, -1, -1))
+
+
+def test_novelty_and_copies() -> None:
+    fit, held_out, new = (normal(200, 3, seed) for seed in range(3))
+    assert novelty(new, held_out, fit) == pytest.approx(1, abs=0.25)
+    assert novelty(fit, held_out, fit) == 0
+    assert novelty(new * 30, held_out, fit) > 5
+    mixed = torch.cat([fit[:50], new[:50] + 20])
+    assert copy_fraction(mixed, held_out, fit) == 0.5
+    # The held-out images themselves: by definition a quantile's share of them, strictly below.
+    assert copy_fraction(held_out, held_out, fit, quantile=0.1) == pytest.approx(0.1, abs=0.006)
+    assert copy_fraction(fit, torch.cat([held_out, fit]), fit) == 0
+
+
+def test_diversity_is_a_ratio_of_mean_distances() -> None:
+    x, y = normal(300, 4, 0), normal(40, 4, 1)
+    wanted = pdist(x.numpy()).mean() / pdist(y.numpy()).mean()
+    assert diversity(x, y) == pytest.approx(wanted, rel=1e-12)
+    assert diversity(3 * y, y) == pytest.approx(3, rel=1e-12)
+    assert diversity(y[:1].expand(5, -1), y) == 0
+
+
+def test_precision_recall() -> None:
+    real = normal(120, 3, 0)
+    precision, recall = precision_recall(real, normal(120, 3, 1))
+    assert precision > 0.7 and recall > 0.7
+    # One mode only: precise, but recalling little; and the two exchange places.
+    narrow = normal(120, 3, 2) * 0.05
+    precision, recall = precision_recall(real, narrow)
+    assert precision > 0.95 and recall < 0.1
+    assert precision_recall(narrow, real) == (recall, precision)
+    assert precision_recall(real, real + 100) == (0, 0)
+
+
+def test_precision_radius_is_the_kth_other_row() -> None:
+    real = torch.tensor([[0.0], [1.0], [3.0], [10.0]])
+    fake = torch.tensor([[-0.9], [2.5], [30.0], [50.0]])
+    # Radii at k = 1 are 1, 1, 2, 7: rows -0.9 and 2.5 are inside, 30 and 50 are not.
+    assert precision_recall(real, fake, k=1)[0] == 0.5
+
+
+def test_bad_input_names_the_mend() -> None:
+    x = normal(5, 3, 0)
+    with pytest.raises(UnseenError, match="remove duplicates"):
+        novelty(x, x, x)
+    with pytest.raises(UnseenError, match="all are equal"):
+        diversity(x, x[:1].expand(4, -1))
+    with pytest.raises(UnseenError, match="fake: 3 images where at least 4"):
+        precision_recall(x, x[:3])
+    with pytest.raises(UnseenError, match="quantile"):
+        copy_fraction(x, x + 1, x, quantile=2)
+    with pytest.raises(UnseenError, match="k >= 1"):
+        precision_recall(x, x, k=0)

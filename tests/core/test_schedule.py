@@ -1,0 +1,126 @@
+"""Levels, their coefficients and the grids through them."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unseen_core.errors import UnseenError
+from unseen_core.schedule import Schedule, Spacing
+
+SPACINGS: tuple[Spacing, ...] = ("karras", "quadratic", "uniform")
+
+
+def test_linear_schedule_has_the_published_values(schedule: Schedule) -> None:
+    levels = (101, 201, 301, 401, 501, 601, 801, 901, 1000)
+    signal = torch.tensor([0.946, 0.810, 0.628, 0.440, 0.279, 0.160, 0.0388, 0.0164, 0.0063])
+    sigma = torch.tensor([0.342, 0.724, 1.24, 2.04, 3.44, 6.17, 25.7, 60.8, 157.0])
+    assert torch.allclose(schedule.a(levels).float(), signal, rtol=0, atol=6e-4)
+    assert torch.allclose(schedule.sigma(levels).float(), sigma, rtol=4e-3)
+
+
+def test_signal_and_noise_make_one(schedule: Schedule) -> None:
+    levels = range(schedule.top + 1)
+    a, s = schedule.a(levels), schedule.s(levels)
+    assert a.dtype == s.dtype == torch.float64
+    assert torch.allclose(a**2 + s**2, torch.ones_like(a), rtol=0, atol=1e-15)
+    assert torch.allclose(schedule.sigma(levels), s / a, rtol=1e-12, atol=0)
+    assert (schedule.sigma(levels).diff() > 0).all()
+    assert schedule.a(7).shape == () and schedule.sigma(7) == schedule.sigma([7])[0]
+
+
+def test_clean_level_has_no_noise_and_borrows_the_first_timestep(schedule: Schedule) -> None:
+    assert schedule.top == 1000
+    assert schedule.a(0) == 1 and schedule.s(0) == 0 and schedule.sigma(0) == 0
+    assert [schedule.timestep(k) for k in (0, 1, 2, 1000)] == [0, 0, 1, 999]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"beta_schedule": "linear"},
+        {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+        {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 400},
+        {"trained_betas": [0.001, 0.01, 0.1], "num_train_timesteps": 3},
+    ],
+    ids=["linear", "scaled", "cosine", "trained"],
+)
+def test_configs_are_read_as_diffusers_reads_them(config: dict[str, object]) -> None:
+    theirs = DDPMScheduler(**config).alphas_cumprod.double()
+    ours = Schedule.from_config(config).alpha_bar
+    assert ours[0] == 1 and len(ours) == len(theirs) + 1
+    assert torch.allclose(ours[1:], theirs, rtol=3e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [({"prediction_type": "v_prediction"}, "v_prediction"), ({"beta_schedule": "sigmoid"}, "sigm")],
+)
+def test_unsupported_configs_are_named(config: dict[str, object], named: str) -> None:
+    with pytest.raises(UnseenError, match=named):
+        Schedule.from_config(config)
+
+
+@pytest.mark.parametrize(
+    "table", [[1.0], [0.9, 0.5], [1.0, 0.5, 0.6], [1.0, 0.5, 0.0], [[1.0, 0.5]]]
+)
+def test_tables_that_are_no_schedule_are_refused(table: list[float]) -> None:
+    with pytest.raises(UnseenError, match="alpha_bar"):
+        Schedule(torch.tensor(table, dtype=torch.float64))
+
+
+@given(
+    steps=st.integers(6, 60),
+    stop=st.integers(1, 1000),
+    spacing=st.sampled_from(SPACINGS),
+    shares=st.lists(st.floats(0, 1), max_size=4),
+)
+def test_grids_rise_from_clean_to_stop_through_every_level(
+    steps: int, stop: int, spacing: Spacing, shares: list[float]
+) -> None:
+    through = [max(1, round(share * stop)) for share in shares]
+    grid = Schedule.linear().grid(steps, stop, spacing=spacing, through=through)
+    assert grid[0] == 0 and grid[-1] == stop
+    assert all(a < b for a, b in pairwise(grid))
+    assert set(through) <= set(grid)
+    assert len(grid) - 1 <= min(steps, stop)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("through", [(), (300, 500, 700)])
+def test_grids_spend_the_calls_they_were_given(
+    schedule: Schedule, spacing: Spacing, through: Sequence[int]
+) -> None:
+    for steps in (10, 20, 40):
+        assert len(schedule.grid(steps, 900, spacing=spacing, through=through)) == steps + 1
+
+
+def test_karras_grid_spaces_the_seventh_root_of_sigma_evenly(schedule: Schedule) -> None:
+    grid = schedule.grid(20, 900)
+    roots = schedule.sigma(grid[1:]) ** (1 / 7)
+    even = torch.linspace(roots[0].item(), roots[-1].item(), len(roots), dtype=torch.float64)
+    # Rounding to whole levels moves the lowest nodes most.
+    assert (roots - even).abs().max() < 0.05 * (roots[-1] - roots[0])
+
+
+def test_uniform_and_quadratic_grids_space_the_level(schedule: Schedule) -> None:
+    assert schedule.grid(10, 500, spacing="uniform") == tuple(range(0, 501, 50))
+    assert schedule.grid(10, 500, spacing="quadratic") == tuple(5 * i * i for i in range(11))
+
+
+def test_grid_mistakes_are_named(schedule: Schedule) -> None:
+    for stop in (0, 1001, -3):
+        with pytest.raises(UnseenError, match="out of range"):
+            schedule.grid(10, stop)
+    with pytest.raises(UnseenError, match="steps 1"):
+        schedule.grid(1, 500)
+    with pytest.raises(UnseenError, match="use at least 4"):
+        schedule.grid(3, 500, through=(300, 400, 500))
+    with pytest.raises(UnseenError, match="mixing level 700"):
+        schedule.grid(10, 500, through=(700,))
+    with pytest.raises(UnseenError, match="spacing 'log'"):
+        schedule.grid(10, 500, spacing="log")  # type: ignore[arg-type]

@@ -1,0 +1,61 @@
+"""Store addresses, flat parameters, cells: what needs no MLflow."""
+
+import json
+import subprocess
+
+import pytest
+
+from flows.provenance import digest, flatten, provenance, read_cells, store_label, store_uri
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch):
+    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_store_is_at_the_root_of_the_main_repository(tmp_path, monkeypatch):
+    assert store_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "main"))
+    assert store_uri(tmp_path / "copy") == f"sqlite:///{tmp_path}/main/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert store_uri(tmp_path) == "http://127.0.0.1:5000"
+
+
+def test_label_hides_the_password(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:se@cret@host.example:5000/x")
+    assert store_label(tmp_path) == "https://host.example:5000/x"
+
+
+def test_flatten_dots_nested_names():
+    nested = {"a": {"b": 1, "c": {"d": [1, 2]}}, "e": None, "f": "x", "g": True}
+    flat = {"a.b": "1", "a.c.d": "[1, 2]", "e": "null", "f": "x", "g": "true"}
+    assert flatten(nested) == flat
+    assert len(flatten({"long": "x" * 9999})["long"]) == 500
+
+
+def test_digest_depends_on_content_not_order():
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
+
+
+def test_cells_are_read_in_order_of_path(tmp_path):
+    for model, domain in [("m", "b"), ("m", "a"), ("l", "z")]:
+        path = tmp_path / model / f"{domain}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"cells": [{"model": model, "domain": domain}]}))
+    assert [cell["domain"] for cell in read_cells(tmp_path)] == ["z", "a", "b"]
+    assert read_cells(tmp_path / "none") == []
+
+
+def test_provenance_names_commit_lock_and_experiment(tmp_path, monkeypatch):
+    assert "git_commit" not in provenance(tmp_path)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@example.org"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'\n")
+    monkeypatch.setenv("DVC_EXP_NAME", "tepid-owl")
+    tags = provenance(tmp_path)
+    assert len(tags["git_commit"]) == 40
+    assert len(tags["dvc_lock"]) == 64
+    assert tags["dvc_experiment"] == "tepid-owl"

@@ -1,0 +1,104 @@
+"""A diffusers U-Net on disk as a frozen predictor of noise."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor
+
+from unseen_core.errors import UnseenError
+from unseen_core.schedule import Schedule, load_schedule
+from unseen_core.types import Level
+
+__all__ = ["Precision", "UNetEps", "load_model", "pick_device"]
+
+Precision = Literal["float32", "bf16"]
+
+
+class UNetEps:
+    """A frozen ``UNet2DModel`` behind the ``EpsModel`` protocol.
+
+    Args:
+        network: The U-Net; put into evaluation mode, gradients off.
+        schedule: Its noise schedule.
+        device: Where it computes; states may live there or on the CPU.
+        precision: ``"float32"`` or ``"bf16"`` (autocast). States keep their own precision:
+            a bf16 state loses several times more than a bf16 network does.
+    """
+
+    def __init__(
+        self,
+        network: UNet2DModel,
+        schedule: Schedule,
+        *,
+        device: str = "cpu",
+        precision: Precision = "float32",
+    ) -> None:
+        """Freeze the network and lay it out for convolutions."""
+        self.schedule = schedule
+        size = network.config.sample_size
+        height, width = (size, size) if isinstance(size, int) else tuple(size)
+        self.shape = (network.config.in_channels, height, width)
+        self.device = device
+        self.precision = precision
+        self._network = network.eval().requires_grad_(False)
+        self._network = self._network.to(device, memory_format=torch.channels_last)
+        self._dtype = next(network.parameters()).dtype
+        self._timesteps: dict[Level, Tensor] = {}
+
+    def __call__(self, x: Tensor, level: Level) -> Tensor:
+        """Return the predicted noise (b, c, h, w), float32, on the device of ``x``.
+
+        Networks that also predict a variance return 2c channels; the noise is the first half.
+        """
+        if level not in self._timesteps:
+            timestep = self.schedule.timestep(level)
+            self._timesteps[level] = torch.tensor([timestep], device=self.device)
+        inputs = x.to(self.device, self._dtype).contiguous(memory_format=torch.channels_last)
+        half = self.precision == "bf16"
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=half):
+            output = self._network(inputs, self._timesteps[level], return_dict=False)[0]
+        return output[:, : self.shape[0]].to(x.device).float()
+
+
+def load_model(
+    folder: Path, *, device: str = "cpu", precision: Precision = "float32"
+) -> UNetEps:
+    """Load a ``DDPMPipeline`` folder (``unet/`` and ``scheduler/``) written by diffusers.
+
+    Raises:
+        UnseenError: If a file is missing or does not describe an unconditional U-Net.
+    """
+    for part in ("unet/config.json", "unet/diffusion_pytorch_model.safetensors",
+                 "scheduler/scheduler_config.json"):
+        if not (folder / part).is_file():
+            raise UnseenError(f"checkpoint {folder} has no {part}; give a diffusers DDPMPipeline "
+                              "folder with safetensors weights")
+    schedule = load_schedule(folder)
+    try:
+        network = UNet2DModel.from_pretrained(
+            folder / "unet", local_files_only=True, use_safetensors=True
+        )
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UnseenError(f"checkpoint {folder} cannot be loaded: {first}") from error
+    if network.config.num_class_embeds or network.config.class_embed_type:
+        raise UnseenError(f"checkpoint {folder} is class-conditional; give an unconditional one")
+    return UNetEps(network, schedule, device=device, precision=precision)
+
+
+def pick_device(wanted: str) -> str:
+    """Return ``wanted``, or for ``"auto"`` the first of cuda, mps and cpu that is there.
+
+    Raises:
+        UnseenError: If a device is asked for that this machine lacks.
+    """
+    present = {"cpu": True, "cuda": torch.cuda.is_available(),
+               "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if present[name])
+    if not present.get(wanted.partition(":")[0], False):
+        there = ", ".join(name for name, here in present.items() if here)
+        raise UnseenError(f"device {wanted!r} is not on this machine; use auto or one of {there}")
+    return wanted

@@ -1,0 +1,169 @@
+"""The geometry that inverted images of a domain share, and the test a new start must pass."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unseen_core.errors import UnseenError
+
+__all__ = ["STATISTICS", "Envelope", "Judge", "angle_degrees", "shell_lengths"]
+
+STATISTICS = ("radius", "centre_distance", "pair_distance", "origin_angle", "pair_angle")
+"""Lengths in units of the state, angles in degrees."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Measures a state against the inverted images (references) of a domain.
+
+    Attributes:
+        references: float64 (N, d), N >= 3.
+        mean: float64 (d,).
+        neighbours: Number K of references that enter the averages below.
+    """
+
+    references: Tensor
+    mean: Tensor
+    neighbours: int
+
+    @classmethod
+    def of(cls, references: Tensor, *, neighbours: int = 10) -> "Judge":
+        """Build a judge from references of any shape (N, ...).
+
+        Raises:
+            UnseenError: If there are fewer than 5 references.
+        """
+        flat = references.flatten(1).double()
+        if len(flat) < 5:
+            raise UnseenError(f"geometry needs at least 5 fit images, not {len(flat)}; "
+                              "raise the domain's fit parameter or add images")
+        return cls(flat, flat.mean(0), min(neighbours, len(flat) - 3))
+
+    def statistics(self, x: Tensor, order: Tensor, excluded: Tensor | None = None) -> Tensor:
+        """Return the five STATISTICS of states.
+
+        Radius |x|; distance to the references' mean; and, over K references in random order
+        (method of arXiv 2310.09213, its released code), the mean distance, the mean angle at
+        the origin, and the mean angle at x between consecutive references.
+
+        Args:
+            x: float64 (n, d).
+            order: int64 (n, N), a random order of the references for each state.
+            excluded: int64 (n, p), references not to be used (a state's own parents), or None.
+
+        Returns:
+            float64 (n, 5).
+        """
+        n, total = len(x), len(self.references)
+        product = x @ self.references.T  # (n, N)
+        square = x.square().sum(1, keepdim=True)
+        norms = self.references.square().sum(1)
+        distance = (square - 2 * product + norms).clamp_min(0).sqrt()
+        if excluded is not None and excluded.shape[1]:
+            barred = torch.zeros(n, total, dtype=torch.bool).scatter_(1, excluded, True)
+            # Stable sort: allowed references first, in their random order.
+            order = order.gather(1, barred.gather(1, order).int().argsort(1, stable=True))
+        picked = order[:, : self.neighbours + 1]
+        first, second = picked[:, :-1], picked[:, 1:]
+        near = distance.gather(1, picked)
+        cosine = product.gather(1, first) / (square.sqrt() * norms[first].sqrt())
+        gram = self.references @ self.references.T
+        # cos of the angle at x between a - x and b - x, from inner products only
+        inner = (gram[first, second] - product.gather(1, first)
+                 - product.gather(1, second) + square)
+        corner = inner / (near[:, :-1] * near[:, 1:]).clamp_min(1e-300)
+        return torch.stack([
+            square[:, 0].sqrt(),
+            (x - self.mean).norm(dim=1),
+            near[:, :-1].mean(1),
+            angle_degrees(cosine).mean(1),
+            angle_degrees(corner).mean(1),
+        ], dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Envelope:
+    """Bounds that hold a stated share of a domain's own inverted images.
+
+    Attributes:
+        low, high: float64 (5,), bounds in the order of STATISTICS.
+        coverage: The joint share of natural states inside all bounds, by calibration.
+    """
+
+    low: Tensor
+    high: Tensor
+    coverage: float
+
+    @classmethod
+    def calibrate(cls, judge: Judge, order: Tensor, *, coverage: float = 0.95) -> "Envelope":
+        """Fit the bounds on the references, each judged by the others (leave-one-out).
+
+        With median c and standard deviation s of each statistic, and the score of a state the
+        largest |g - c| / s, the bounds are c +- q s, q the ceil((N + 1) coverage)-th smallest
+        score: a split-conformal interval for the joint test.
+
+        Args:
+            judge: Built from the references.
+            order: int64 (N, N), a random order of the references for each of them.
+            coverage: Between 0 and 1, both excluded.
+
+        Raises:
+            UnseenError: If coverage is out of range.
+        """
+        if not 0 < coverage < 1:
+            raise UnseenError(f"coverage {coverage} is out of range; use a share between 0 and 1")
+        total = len(judge.references)
+        own = torch.arange(total)[:, None]
+        values = judge.statistics(judge.references, order, own)
+        # The mean without the state itself: what a new image's distance is comparable to.
+        values[:, 1] = shell_lengths(judge.references)
+        centre, spread = values.median(0).values, values.std(0)
+        score = ((values - centre).abs() / spread.clamp_min(1e-12)).amax(1).sort().values
+        rank = min(total, int(-(-(total + 1) * coverage // 1)))
+        reach = score[rank - 1] * spread
+        return cls(centre - reach, centre + reach, coverage)
+
+    def accept(self, statistics: Tensor) -> Tensor:
+        """Say which rows of statistics (n, 5) lie inside every bound; bool (n,)."""
+        return self.inside(statistics).all(1)
+
+    def inside(self, statistics: Tensor) -> Tensor:
+        """Say which single statistics (n, 5) lie inside their bounds; bool (n, 5)."""
+        return (statistics >= self.low) & (statistics <= self.high)
+
+    def state(self) -> dict[str, object]:
+        """Return a JSON-able description."""
+        return {"coverage": self.coverage,
+                "bounds": {name: [self.low[i].item(), self.high[i].item()]
+                           for i, name in enumerate(STATISTICS)}}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, object]) -> "Envelope":
+        """Rebuild an envelope from ``state``.
+
+        Raises:
+            UnseenError: If a bound is missing.
+        """
+        bounds = state.get("bounds")
+        if not isinstance(bounds, Mapping) or set(bounds) != set(STATISTICS):
+            raise UnseenError(f"the envelope lacks one of {', '.join(STATISTICS)}; rerun fit")
+        pairs = torch.tensor([[float(v) for v in bounds[name]] for name in STATISTICS],
+                             dtype=torch.float64)
+        return cls(pairs[:, 0], pairs[:, 1], float(str(state["coverage"])))
+
+
+def shell_lengths(references: Tensor) -> Tensor:
+    """Return each reference's distance to the mean of the others, float64 (N,).
+
+    A state that was not used for the mean m of N references lies sqrt((1 + 1/N) / (1 - 1/N))
+    times farther from it than one that was; N / (N - 1) |x - m| is that distance exactly.
+    """
+    flat = references.flatten(1).double()
+    return (flat - flat.mean(0)).norm(dim=1) * (len(flat) / (len(flat) - 1))
+
+
+def angle_degrees(cosine: Tensor) -> Tensor:
+    """Return angles in 0..180 degrees; cosines are clamped against rounding."""
+    return cosine.clamp(-1, 1).arccos().rad2deg()

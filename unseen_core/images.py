@@ -1,0 +1,247 @@
+"""Pictures in and out: safe decoding, resizing, uint8 ↔ [-1, 1], contact sheets."""
+
+import io
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from torch import Tensor
+
+from unseen_core.errors import UnseenError
+
+__all__ = [
+    "FORMATS",
+    "decode",
+    "decode_png",
+    "encode_png",
+    "pair_sheet",
+    "png_bytes",
+    "resize",
+    "sheet",
+    "to_float",
+    "to_uint8",
+]
+
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
+_SMALLEST = 8
+_PAPER, _INK, _STRIP = (24, 24, 24), (235, 235, 235), 14
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Return uint8 images of any shape as float32 in [-1, 1]: x / 127.5 - 1."""
+    if images.dtype != torch.uint8:
+        raise UnseenError(f"images must be uint8, not {images.dtype}")
+    return images.float() / 127.5 - 1
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Return floating images in [-1, 1] as uint8, rounded to the nearest grey level.
+
+    This is the one place of the project that clamps: values outside [-1, 1] become 0 or 255.
+
+    Raises:
+        UnseenError: The images are not floating point or contain NaN.
+    """
+    if not images.is_floating_point():
+        raise UnseenError(f"images must be floating point in [-1, 1], not {images.dtype}")
+    if images.isnan().any():
+        raise UnseenError("images contain NaN: check the network's weights and precision")
+    if images.dtype.itemsize < 4:  # bfloat16 cannot hold all of 0..255 and a half
+        images = images.float()
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """Return a picture as PNG bytes, without date or other metadata: equal pixels, equal bytes."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def encode_png(image: Tensor) -> bytes:
+    """Return one image, uint8 of shape (3, h, w), as PNG bytes."""
+    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+        found = f"{image.dtype} {tuple(image.shape)}"
+        raise UnseenError(f"a PNG is written from uint8 of shape (3, h, w), not {found}")
+    return png_bytes(Image.fromarray(image.cpu().permute(1, 2, 0).contiguous().numpy()))
+
+
+def decode_png(data: bytes) -> Tensor:
+    """Return the image written by ``encode_png``, uint8 of shape (3, h, w).
+
+    For pictures of the project's own tables; foreign files go through ``decode``.
+
+    Raises:
+        UnseenError: The bytes are not an RGB PNG.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
+            mode, pixels = picture.mode, np.array(picture)
+    except Exception as error:
+        raise UnseenError(f"a stored picture is not a readable PNG ({_first(error)})") from error
+    if mode != "RGB":
+        raise UnseenError(f"a stored picture has PNG mode {mode}, not RGB")
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def decode(data: bytes, name: str, *, size: int, max_pixels: int, crop: bool = False) -> Tensor:
+    """Return a foreign image file as RGB, uint8 of shape (3, size, size).
+
+    The header is judged before any pixel is decoded. EXIF orientation is applied, of several
+    frames the first is taken, 16-bit grey is divided by 257, and transparent pixels lie on
+    black, so that no white frame enters a domain.
+
+    Args:
+        data: The whole file.
+        name: How messages call the file.
+        size: Side of the result in pixels.
+        max_pixels: Largest width times height that is decoded.
+        crop: Cut the central square out first; otherwise a non-square image is stretched.
+
+    Raises:
+        UnseenError: Not one of ``FORMATS``, smaller than 8×8, larger than ``max_pixels``,
+            truncated, or in a mode without a defined range (32-bit).
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # corrupt metadata beside intact pixels
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+                _check_header(picture.size, name, max_pixels)
+                pixels = _rgb(ImageOps.exif_transpose(picture), name)
+    except UnseenError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise UnseenError(f"{name}: not an image in one of {', '.join(FORMATS)}") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise UnseenError(f"{name}: too large to decode safely; make it smaller") from error
+    except Exception as error:  # decoders of foreign bytes raise almost every class there is
+        raise UnseenError(f"{name}: damaged or truncated ({_first(error)})") from error
+    return torch.from_numpy(resize(pixels, size, crop=crop)).permute(2, 0, 1).contiguous()
+
+
+def _first(error: Exception) -> str:
+    """Return the first line of an error's text, or its class where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _check_header(extent: tuple[int, int], name: str, max_pixels: int) -> None:
+    """Raise UnseenError unless width and height are within bounds."""
+    width, height = extent
+    if min(width, height) < _SMALLEST:
+        least = f"{_SMALLEST}x{_SMALLEST}"
+        raise UnseenError(f"{name}: {width}x{height} pixels is too small, at least {least} needed")
+    if width * height > max_pixels:
+        raise UnseenError(f"{name}: {width}x{height} pixels is more than max_pixels {max_pixels}")
+
+
+def _rgb(picture: Image.Image, name: str) -> np.ndarray:
+    """Return the pixels as RGB, shape (h, w, 3), values 0..255 (float32 for 16-bit grey)."""
+    if picture.mode.startswith("I"):
+        grey = np.asarray(picture).astype(np.float32)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise UnseenError(f"{name}: 32-bit grey outside 0..65535; save it with 8 or 16 bits")
+        return np.repeat(grey[..., None] / 257, 3, axis=2)  # 65535 = 257 · 255
+    if picture.mode == "F":
+        raise UnseenError(f"{name}: float pixels have no defined range; save it with 8 or 16 bits")
+    if picture.has_transparency_data:
+        ground = Image.new("RGBA", picture.size, (0, 0, 0, 255))
+        picture = Image.alpha_composite(ground, picture.convert("RGBA"))
+    return np.asarray(picture.convert("RGB"))
+
+
+def resize(pixels: np.ndarray, size: int, *, crop: bool = False) -> np.ndarray:
+    """Return pixels resized by antialiased bicubic interpolation, channel by channel in float32.
+
+    This is the resizing that clean-fid prescribes (Parmar et al. 2022, arXiv 2104.11222), then
+    clipped and rounded to uint8.
+
+    Args:
+        pixels: Shape (h, w, c), uint8 or float, values 0..255.
+        size: Side of the result in pixels, >= 1.
+        crop: Cut the central square out first; otherwise a non-square image is stretched.
+
+    Returns:
+        uint8 array, shape (size, size, c).
+    """
+    if pixels.ndim != 3 or 0 in pixels.shape or size < 1:
+        raise UnseenError(f"cannot resize an array of shape {pixels.shape} to size {size}")
+    if crop:
+        height, width = pixels.shape[:2]
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        pixels = pixels[top : top + side, left : left + side]
+    channels = [
+        Image.fromarray(np.ascontiguousarray(plane, np.float32)).resize((size, size), Image.BICUBIC)
+        for plane in np.moveaxis(pixels, 2, 0)
+    ]
+    return np.stack([np.asarray(c) for c in channels], axis=2).clip(0, 255).round().astype(np.uint8)
+
+
+def sheet(
+    images: Tensor,
+    *,
+    columns: int,
+    scale: int = 2,
+    gap: int = 2,
+    title: str = "",
+    captions: Sequence[str] = (),
+) -> Image.Image:
+    """Return a contact sheet, filled row by row.
+
+    Args:
+        images: uint8, shape (n, 3, h, w), n >= 1.
+        columns: Images in a row, >= 1.
+        scale: Whole factor by which each pixel is enlarged.
+        gap: Pixels between images and around them.
+        title: One line above the sheet.
+        captions: One line above each row; as many as there are rows, or none.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or not len(images):
+        found = f"{images.dtype} {tuple(images.shape)}"
+        raise UnseenError(f"a sheet is made from uint8 of shape (n, 3, h, w), not {found}")
+    if columns < 1 or scale < 1 or gap < 0:
+        raise UnseenError(f"a sheet needs columns, scale >= 1, gap >= 0: {columns}, {scale}, {gap}")
+    rows = -(-len(images) // columns)
+    if captions and len(captions) != rows:
+        raise UnseenError(f"a sheet of {rows} rows needs as many captions, not {len(captions)}")
+    columns = min(columns, len(images))
+    height, width = (scale * side for side in images.shape[2:])
+    strip = _STRIP if captions else 0
+    top = gap + (_STRIP if title else 0)
+    extent = (gap + columns * (width + gap), top + rows * (strip + height + gap))
+    picture = Image.new("RGB", extent, _PAPER)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(10)
+    draw.text((gap + 1, 1), title, _INK, font)
+    for row, caption in enumerate(captions):
+        draw.text((gap + 1, top + row * (strip + height + gap)), caption, _INK, font)
+    large = images.cpu().permute(0, 2, 3, 1).numpy().repeat(scale, 1).repeat(scale, 2)
+    for index, tile in enumerate(large):
+        row, column = divmod(index, columns)
+        corner = (gap + column * (width + gap), top + strip + row * (strip + height + gap))
+        picture.paste(Image.fromarray(tile), corner)
+    return picture
+
+
+def pair_sheet(
+    left: Tensor,
+    right: Tensor,
+    *,
+    columns: int,
+    scale: int = 2,
+    gap: int = 2,
+    title: str = "",
+    captions: Sequence[str] = (),
+) -> Image.Image:
+    """Return a sheet in which each image of ``left`` touches its partner from ``right``.
+
+    The arguments are those of ``sheet``; both stacks have shape (n, 3, h, w) and ``columns``
+    counts pairs. Made for samples beside their nearest fit images.
+    """
+    if left.shape != right.shape:
+        found = f"{tuple(left.shape)} and {tuple(right.shape)}"
+        raise UnseenError(f"a pair sheet needs two stacks of one shape, not {found}")
+    pairs = torch.cat([left, right], dim=3)
+    return sheet(pairs, columns=columns, scale=scale, gap=gap, title=title, captions=captions)

@@ -1,0 +1,202 @@
+"""The noise schedule of a network, and the grids of levels along which states are carried."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from unseen_core.errors import UnseenError
+
+__all__ = ["Schedule", "Spacing", "load_schedule"]
+
+Spacing = Literal["karras", "quadratic", "uniform"]
+_RHO = 7.0
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """Signal and noise at every level of a variance-preserving diffusion.
+
+    A state at level k is ``a x_0 + s noise`` with a = sqrt(alpha_bar), s = sqrt(1 - alpha_bar)
+    (Ho et al. 2020, arXiv 2006.11239, eq. 4). Level 0 is the clean image, so that no solver
+    needs a special last step; level k >= 1 is network timestep k - 1.
+
+    Attributes:
+        alpha_bar: float64 (T + 1,), decreasing from alpha_bar[0] = 1.
+    """
+
+    alpha_bar: Tensor
+
+    def __post_init__(self) -> None:
+        """Refuse a table that is not a schedule."""
+        table = self.alpha_bar
+        falls = table.ndim == 1 and len(table) > 1 and bool((table.diff() < 0).all())
+        if not falls or table[0] != 1 or table[-1] <= 0:
+            raise UnseenError("the scheduler's alpha_bar must fall from 1 and stay above 0; "
+                              "check beta_start, beta_end and beta_schedule")
+
+    @classmethod
+    def linear(
+        cls, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
+    ) -> "Schedule":
+        """Return the schedule of DDPM (arXiv 2006.11239, section 4)."""
+        return cls._from_betas(torch.linspace(beta_start, beta_end, steps, dtype=torch.float64))
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, object]) -> "Schedule":
+        """Build the table from a diffusers ``scheduler_config.json``.
+
+        Only the schedule is read; samplers, clipping and offsets of the file are ignored.
+
+        Raises:
+            UnseenError: For a prediction type other than epsilon, or an unknown schedule.
+        """
+        prediction = config.get("prediction_type", "epsilon")
+        if prediction != "epsilon":
+            raise UnseenError(f"scheduler_config.json: prediction_type {prediction!r} is not "
+                              "supported; use a network that predicts epsilon")
+        steps = int(str(config.get("num_train_timesteps", 1000)))
+        start = float(str(config.get("beta_start", 1e-4)))
+        end = float(str(config.get("beta_end", 0.02)))
+        name = config.get("beta_schedule", "linear")
+        trained = config.get("trained_betas")
+        if isinstance(trained, Sequence):
+            return cls._from_betas(torch.tensor([float(b) for b in trained], dtype=torch.float64))
+        if name == "linear":
+            return cls.linear(steps, start, end)
+        if name == "scaled_linear":
+            root = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64)
+            return cls._from_betas(root.square())
+        if name == "squaredcos_cap_v2":
+            # Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 17, betas capped at 0.999.
+            t = torch.arange(steps + 1, dtype=torch.float64) / steps
+            bar = ((t + 0.008) / 1.008 * torch.pi / 2).cos().square()
+            return cls._from_betas((1 - bar[1:] / bar[:-1]).clamp(max=0.999))
+        raise UnseenError(f"scheduler_config.json: beta_schedule {name!r} is not known; use "
+                          "linear, scaled_linear, squaredcos_cap_v2 or trained_betas")
+
+    @classmethod
+    def _from_betas(cls, betas: Tensor) -> "Schedule":
+        """Accumulate alpha_bar, with the clean level in front."""
+        clean = torch.ones(1, dtype=torch.float64)
+        return cls(torch.cat([clean, (1 - betas).cumprod(0)]))
+
+    @property
+    def top(self) -> int:
+        """The noisiest level, T."""
+        return len(self.alpha_bar) - 1
+
+    def a(self, level: int | Sequence[int]) -> Tensor:
+        """Return the signal scale sqrt(alpha_bar), float64, shape of ``level``."""
+        return self._at(level).sqrt()
+
+    def s(self, level: int | Sequence[int]) -> Tensor:
+        """Return the noise scale sqrt(1 - alpha_bar), float64, shape of ``level``."""
+        return (1 - self._at(level)).sqrt()
+
+    def sigma(self, level: int | Sequence[int]) -> Tensor:
+        """Return noise over signal, s / a, float64, shape of ``level``."""
+        bar = self._at(level)
+        return ((1 - bar) / bar).sqrt()
+
+    def timestep(self, level: int) -> int:
+        """Return the network's timestep for a level; a clean image is shown as level 1."""
+        return max(level, 1) - 1
+
+    def check_level(self, level: int, name: str = "level") -> None:
+        """Raise UnseenError unless 1 <= level <= T."""
+        if not 1 <= level <= self.top:
+            raise UnseenError(f"{name} {level} is out of range; use 1 to {self.top}")
+
+    def grid(
+        self,
+        steps: int,
+        stop: int,
+        *,
+        spacing: Spacing = "karras",
+        through: Sequence[int] = (),
+    ) -> tuple[int, ...]:
+        """Return levels 0 = k_0 < ... < k_m = stop along which a solver walks.
+
+        ``"karras"`` spaces sigma as (Karras et al. 2022, arXiv 2206.00364, eq. 5, rho = 7) from
+        level 1, with the clean level in front; ``"quadratic"`` and ``"uniform"`` space the
+        level itself. Rounded levels that coincide are merged, and the spacing is refined until
+        ``steps`` intervals remain where the levels allow it.
+
+        Args:
+            steps: Network calls from clean to ``stop``, >= 2; fewer where levels run out, and
+                more only if ``through`` cannot be met otherwise.
+            stop: The last level, 1..T.
+            through: Levels below ``stop`` that must be nodes, so that one pass serves several
+                mixing levels. The spacing is stretched a little between them: inserting or
+                moving single nodes leaves unequal neighbours, over which a multistep rule
+                amplifies the network's error (round trip to level 900 six times worse).
+
+        Raises:
+            UnseenError: If a level is out of range or ``steps`` is too small.
+        """
+        self.check_level(stop, "the last level of a grid,")
+        needed = len({*through} - {stop}) + 2
+        if steps < needed:
+            raise UnseenError(f"steps {steps} is too few; use at least {needed}")
+        for level in through:
+            self.check_level(level, "mixing level")
+            if level > stop:
+                raise UnseenError(f"mixing level {level} is above the last level {stop}")
+        nodes: tuple[int, ...] = ()
+        for count in range(steps, 4 * steps):
+            finer = self._nodes(count, [*sorted({*through} - {stop}), stop], spacing)
+            if nodes and len(finer) - 1 > steps:
+                break
+            nodes = finer
+            if len(nodes) - 1 >= min(steps, stop):
+                break
+        return nodes
+
+    def _nodes(self, count: int, anchors: list[int], spacing: Spacing) -> tuple[int, ...]:
+        """Return the distinct rounded levels of ``count`` intervals, evenly spread between anchors.
+
+        Each stretch between two anchors gets whole intervals in proportion to its length.
+        """
+        if spacing == "karras":
+            table = self.sigma(range(anchors[-1] + 1)) ** (1 / _RHO)
+            first, count = 1, count - 1  # clean to level 1 is an interval of its own
+        elif spacing in ("quadratic", "uniform"):
+            table = torch.arange(anchors[-1] + 1, dtype=torch.float64)
+            table, first = (table.sqrt() if spacing == "quadratic" else table), 0
+        else:
+            raise UnseenError(f"spacing {spacing!r} is not known; use karras, quadratic or uniform")
+        edges = [first, *(level for level in anchors if level > first)]
+        span = (table[edges[-1]] - table[first]).item()
+        nodes, used = {0, *edges}, 0
+        for low, high in pairwise(edges):
+            share = round(count * (table[high] - table[first]).item() / span)
+            # One interval at least for this stretch and for each of those to come.
+            end = max(used + 1, min(share, count - sum(level > high for level in edges)))
+            wanted = torch.linspace(table[low].item(), table[high].item(), end - used + 1,
+                                    dtype=torch.float64)
+            nodes |= set((table - wanted[:, None]).abs().argmin(1).tolist())
+            used = end
+        return tuple(sorted(nodes))
+
+    def _at(self, level: int | Sequence[int]) -> Tensor:
+        """Look alpha_bar up."""
+        return self.alpha_bar[level if isinstance(level, int) else list(level)]
+
+def load_schedule(folder: Path) -> Schedule:
+    """Read the noise schedule of a ``DDPMPipeline`` folder, without its network.
+
+    Raises:
+        UnseenError: If ``scheduler/scheduler_config.json`` is missing or not understood.
+    """
+    file = folder / "scheduler/scheduler_config.json"
+    try:
+        return Schedule.from_config(json.loads(file.read_text()))
+    except (OSError, ValueError) as error:
+        raise UnseenError(f"{file} cannot be read; give a diffusers DDPMPipeline folder") from error
+

@@ -1,0 +1,47 @@
+"""Image sources: where a domain's images come from, and how they are split once for all."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from unseen_core.errors import UnseenError
+from unseen_core.sources.base import SourceConfig, SourceImages
+from unseen_core.sources.embedded import (
+    galaxy_boxes,
+    load_digits,
+    load_faces,
+    load_galaxies,
+    load_shapes,
+    load_textures,
+)
+from unseen_core.sources.files import load_folder, load_npz, load_zip
+from unseen_core.sources.partition import Split, split
+
+__all__ = ["SOURCES", "SourceConfig", "SourceImages", "Split", "galaxy_boxes", "load", "split"]
+
+SOURCES: Mapping[str, Callable[[SourceConfig], SourceImages]] = MappingProxyType(
+    {
+        "digits": load_digits,
+        "faces": load_faces,
+        "galaxies": load_galaxies,
+        "textures": load_textures,
+        "shapes": load_shapes,
+        "folder": load_folder,
+        "zip": load_zip,
+        "npz": load_npz,
+    }
+)
+
+
+def load(config: SourceConfig) -> SourceImages:
+    """Return the images of the source that ``config.kind`` names.
+
+    Raises:
+        UnseenError: The kind is unknown, a value is out of range, or no image is usable.
+    """
+    if config.kind not in SOURCES:
+        near = difflib.get_close_matches(config.kind, SOURCES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        known = ", ".join(SOURCES)
+        raise UnseenError(f"unknown source {config.kind!r}{hint} Known sources: {known}")
+    return SOURCES[config.kind](config.checked())

@@ -1,0 +1,29 @@
+"""The two ends of the scale: nothing of the domain, and nothing but its images."""
+
+from dataclasses import dataclass
+
+import torch
+
+from unseen_core.rng import Streams
+from unseen_core.starts.protocol import StartContext, StartStates
+
+__all__ = ["Noise", "Reconstruction"]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """``N(0, I)`` at the mixing level: the fall-back to the seen domain."""
+
+    def draw(self, context: StartContext, streams: Streams) -> StartStates:
+        """Return standard normal states."""
+        return StartStates.untested(streams.normal(*context.shape), context.level)
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """The references themselves, in order: the floor of any distance, and all of them copies."""
+
+    def draw(self, context: StartContext, streams: Streams) -> StartStates:
+        """Return the first ``len(streams)`` references, starting again when they run out."""
+        rows = torch.arange(len(streams)) % len(context.references)
+        return StartStates.untested(context.references[rows], context.level, rows[:, None])

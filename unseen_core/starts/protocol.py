@@ -1,0 +1,104 @@
+"""What a start-state sampler sees and what it returns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from unseen_core.errors import UnseenError
+from unseen_core.gaussian import Gaussian
+from unseen_core.geometry import Envelope, Judge
+from unseen_core.rng import Streams
+from unseen_core.schedule import Schedule
+from unseen_core.types import Level
+
+__all__ = ["StartContext", "StartSampler", "StartStates"]
+
+
+@dataclass(frozen=True, eq=False)
+class StartContext:
+    """Everything a sampler may look at.
+
+    At level 0 the references are the images themselves: the same sampler then works in pixel
+    space, with no network, which is the baseline that every latent sampler must beat.
+
+    Attributes:
+        schedule: The network's noise schedule.
+        level: Level of the start states.
+        references: Fit images carried to ``level``, (N, c, h, w).
+        priors: Gaussians fitted to the references, by kind.
+        envelope: Bounds of the references' geometry.
+        neighbours: References per geometric test (K).
+    """
+
+    schedule: Schedule
+    level: Level
+    references: Tensor
+    priors: Mapping[str, Gaussian]
+    envelope: Envelope
+    neighbours: int = 10
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The references as a judge of new states."""
+        return Judge.of(self.references, neighbours=self.neighbours)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape (c, h, w) of a state."""
+        return tuple(self.references.shape[1:])
+
+    def prior(self, kind: str) -> Gaussian:
+        """Return the fitted prior of a kind.
+
+        Raises:
+            UnseenError: If ``fit`` did not make that kind.
+        """
+        if kind not in self.priors:
+            raise UnseenError(f"prior kind {kind!r} was not fitted; add it to fit.kinds "
+                              f"({', '.join(self.priors)})")
+        return self.priors[kind]
+
+
+@dataclass(frozen=True, eq=False)
+class StartStates:
+    """Start states with their provenance.
+
+    Attributes:
+        x: float32 (n, c, h, w).
+        level: Their level.
+        parents: int64 (n, p), rows of the references they were made of; p may be 0.
+        proposed: Candidates drawn in all.
+        passed: Share of candidates inside each bound of the envelope, by statistic; empty for
+            samplers that do not test.
+        eta: Share of fresh noise while denoising, 0..1.
+    """
+
+    x: Tensor
+    level: Level
+    parents: Tensor
+    proposed: int
+    passed: Mapping[str, float] = field(default_factory=dict)
+    eta: float = 0.0
+
+    @property
+    def acceptance(self) -> float:
+        """Start states per candidate."""
+        return len(self.x) / max(self.proposed, 1)
+
+    @classmethod
+    def untested(cls, x: Tensor, level: Level, parents: Tensor | None = None) -> "StartStates":
+        """Wrap states of a sampler that rejects nothing."""
+        none = torch.empty((len(x), 0), dtype=torch.int64)
+        return cls(x.float(), level, none if parents is None else parents, len(x))
+
+
+class StartSampler(Protocol):
+    """Draws start states; implementations are frozen dataclasses whose fields are settings."""
+
+    def draw(self, context: StartContext, streams: Streams) -> StartStates:
+        """Return ``len(streams)`` start states; row i depends on stream i alone."""
+        ...

@@ -1,0 +1,110 @@
+"""Files that are whole or absent, whatever interrupts the writer."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["write_bytes", "write_json", "write_with"]
+
+
+def write_with(path: Path, writer: Callable[[Path], None]) -> None:
+    """Let ``writer`` fill a temporary file and put it in the place of ``path``.
+
+    Temporary file in the same folder, write, fsync, ``os.replace``, fsync of the folder: a
+    reader sees the old file or the new one, never part of it. Temporary files that killed
+    writers of the same ``path`` left behind are removed first. One writer per path and process.
+
+    Args:
+        path: The file to be written; its folder is made when it is missing.
+        writer: Called once with the temporary path; it has to create that file.
+
+    Raises:
+        OSError: The file system refused; ``path`` is as it was before.
+    """
+    folder = path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
+    temporary = folder / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        writer(temporary)
+        _sync(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(folder)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` atomically (see :func:`write_with`)."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(data)
+
+    write_with(path, write)
+
+
+def write_json(path: Path, obj: object) -> None:
+    """Write ``obj`` as JSON with equal bytes for equal content, atomically.
+
+    Sorted keys, indent 2, shortest float notation that reads back exactly, newline at the end.
+    NaN and infinities become null, since JSON has no word for them.
+
+    Args:
+        path: The file to be written.
+        obj: Mappings, sequences, strings, numbers (also numpy scalars), booleans and None.
+
+    Raises:
+        TypeError: ``obj`` holds something that JSON cannot say.
+    """
+    text = json.dumps(_plain(obj), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, (text + "\n").encode())
+
+
+def _plain(obj: object) -> object:
+    """Return ``obj`` in JSON's own types."""
+    if isinstance(obj, np.generic):
+        obj = obj.item()
+    if isinstance(obj, float):
+        return obj if math.isfinite(obj) else None
+    if isinstance(obj, Mapping):
+        return {str(key): _plain(value) for key, value in obj.items()}
+    if isinstance(obj, list | tuple):
+        return [_plain(value) for value in obj]
+    return obj
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or a folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sweep(path: Path) -> None:
+    """Remove temporary files of ``path`` whose writer is dead."""
+    prefix, suffix = f".{path.name}.", ".tmp"
+    for name in os.listdir(path.parent):
+        pid = name[len(prefix) : -len(suffix)]
+        # The own process id counts as dead: in a container every run may get the same one.
+        if name == f"{prefix}{pid}{suffix}" and pid.isdecimal() and not _other_lives(int(pid)):
+            (path.parent / name).unlink(missing_ok=True)
+
+
+def _other_lives(pid: int) -> bool:
+    """Say whether ``pid`` is a running process other than this one."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

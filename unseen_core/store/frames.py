@@ -1,0 +1,50 @@
+"""Parquet tables whose bytes depend on their content alone (for fixed library versions)."""
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unseen_core.errors import UnseenError
+from unseen_core.store.atomic import write_with
+
+__all__ = ["read_frame", "write_frame"]
+
+
+def write_frame(path: Path, frame: pd.DataFrame) -> None:
+    """Write a table as Parquet, atomically; the frame's own index is dropped.
+
+    Raises:
+        UnseenError: A column mixes types that Parquet cannot hold.
+    """
+    try:
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        raise UnseenError(f"{path}: {_line(error)}; give each column one type") from error
+    # The pandas block in the metadata names library versions and adds nothing to the content.
+    table = table.replace_schema_metadata(None)
+
+    def write(temporary: Path) -> None:
+        pq.write_table(table, temporary, compression="none")
+
+    write_with(path, write)
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """Read a table written by :func:`write_frame`.
+
+    Raises:
+        UnseenError: The file is missing or not Parquet.
+    """
+    try:
+        return pq.read_table(path, partitioning=None).to_pandas()
+    except FileNotFoundError as error:
+        raise UnseenError(f"{path}: no such file; run the stage that writes it") from error
+    except (pa.ArrowException, OSError) as error:
+        raise UnseenError(f"{path}: damaged ({_line(error)}); rerun its stage") from error
+
+
+def _line(error: Exception) -> str:
+    """Return the first line of an error's text."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
