@@ -11,17 +11,22 @@ from unseen_core.errors import UnseenError
 
 __all__ = ["main"]
 
-app = typer.Typer(add_completion=False, no_args_is_help=True,
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="New images of a domain that a frozen diffusion model has never seen.")
 Model = Annotated[str, typer.Option(help="A model of params.yaml.")]
 Domain = Annotated[str, typer.Option(help="A domain of params.yaml.")]
 
 
 def _stage(name: str, **targets: str | None) -> None:
-    """Run a stage on what was named."""
+    """Run a stage on what was named; paths are made of names that params.yaml defines only."""
+    from flows.params import load_params
     from flows.stage import run_stage
 
-    run_stage(name, {key: value for key, value in targets.items() if value is not None})
+    named = {key: value for key, value in targets.items() if value is not None}
+    params = load_params()
+    for key, value in named.items():
+        params.model(value) if key == "model" else params.domain(value)
+    run_stage(name, named)
 
 
 @app.command()

@@ -74,7 +74,7 @@ def _best(params: Params, table: pd.DataFrame, kernel: str) -> dict[str, object]
                       & (latent["copies"] <= 0.01)]
         pool = good if len(good) else latent
         if len(pool):
-            row = pool.loc[pool[kernel].idxmin()]
+            row = pool.loc[pool[kernel].idxmin()].to_dict()  # plain numbers, fit for JSON
             keys = ["level", "sampler", "n", kernel, f"{kernel}_low", f"{kernel}_high",
                     "in_target", "novelty", "copies"]
             best[f"{model}/{domain}"] = {"qualifies": bool(len(good)),

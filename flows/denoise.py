@@ -1,6 +1,5 @@
 """Stage ``denoise``: start states become images, contact sheets and provenance."""
 
-import json
 from pathlib import Path
 from time import perf_counter
 
@@ -20,7 +19,7 @@ from unseen_core.images import pair_sheet, png_bytes, to_uint8
 from unseen_core.novelty import nearest
 from unseen_core.rng import Streams
 from unseen_core.starts import StartStates
-from unseen_core.store import read_pictures, write_bytes, write_json, write_pictures
+from unseen_core.store import read_json, read_pictures, write_bytes, write_json, write_pictures
 from unseen_core.transport import ancestral
 from unseen_core.transport import denoise as carry_down
 
@@ -99,4 +98,4 @@ def denoise(run: Run, *, model: str, domain: str) -> dict[str, object]:
 
 def load_cost(folder: Path, cell: Cell) -> dict[str, float]:
     """Return network calls per image and the seconds that denoising a cell took."""
-    return json.loads((folder / f"{cell.key}.json").read_text())
+    return read_json(folder / f"{cell.key}.json")

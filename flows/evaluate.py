@@ -1,6 +1,5 @@
 """Stage ``evaluate``: every cell against images that nothing before it has read."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from unseen_core.features import Pixels, extract, overlap
 from unseen_core.metrics import frechet_distance, kernel_distance
 from unseen_core.novelty import copy_fraction, diversity, nearest, novelty, precision_recall
 from unseen_core.probe import Probe, fit_probe, wilson
-from unseen_core.store import read_pictures, write_frame, write_json
+from unseen_core.store import read_json, read_pictures, write_frame, write_json
 from unseen_core.types import FeatureExtractor
 
 __all__ = ["REAL", "evaluate"]
@@ -78,7 +77,7 @@ def evaluate(run: Run, *, model: str, domain: str) -> dict[str, object]:
         judges.append(_Judge(extractor, fit_features, extract(extractor, held_out), probe))
     pixels = extract(Pixels(), fit_images), extract(Pixels(), held_out)
     generated = PATHS.generated(model, domain)
-    starts = json.loads((PATHS.starts(model, domain) / "report.json").read_text())
+    starts = read_json(PATHS.starts(model, domain) / "report.json")
     accepted = {row["cell"]: row["acceptance"] for row in starts["cells"]}
 
     def measure(cell: Cell) -> tuple[dict[str, object], pd.DataFrame]:

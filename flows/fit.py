@@ -1,11 +1,10 @@
 """Stage ``fit``: per level, Gaussian priors and the geometric envelope of a domain's latents."""
 
-import json
 import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from flows.params import load_params
 from flows.paths import PATHS
@@ -16,7 +15,14 @@ from unseen_core.gaussian import Gaussian
 from unseen_core.geometry import STATISTICS, Envelope, Judge
 from unseen_core.images import to_float
 from unseen_core.rng import Streams
-from unseen_core.store import TensorStore, read_pictures, write_json, write_with
+from unseen_core.store import (
+    TensorStore,
+    read_json,
+    read_pictures,
+    read_tensors,
+    write_json,
+    write_with,
+)
 
 __all__ = ["fit", "load_priors", "references_at"]
 
@@ -74,16 +80,14 @@ def load_priors(folder: Path, level: int) -> tuple[dict[str, Gaussian], Envelope
     """Return the priors by kind, and the envelope, that ``fit`` wrote for a level.
 
     Raises:
-        UnseenError: If the level was not fitted.
+        UnseenError: If the level was not fitted, or its files are damaged.
     """
     file = folder / f"L{level:04d}.safetensors"
-    if not file.is_file():
-        raise UnseenError(f"{file} is missing; rerun fit")
-    tensors = load_file(file)
+    tensors = read_tensors(file)
     kinds = dict.fromkeys(name.partition("/")[0] for name in tensors)
     priors = {kind: Gaussian.from_state({name.partition("/")[2]: t for name, t in tensors.items()
                                          if name.startswith(f"{kind}/")}) for kind in kinds}
-    report = json.loads(file.with_suffix(".json").read_text())
+    report = read_json(file.with_suffix(".json"))
     return priors, Envelope.from_state(report["envelope"])
 
 

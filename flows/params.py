@@ -2,180 +2,39 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from ruamel.yaml import YAML, YAMLError
 
+from flows.sections import (
+    Compare,
+    Compute,
+    Count,
+    Denoise,
+    Domain,
+    Evaluate,
+    Fit,
+    Images,
+    Invert,
+    Model,
+    Name,
+    Pipeline,
+    Pretrain,
+    Sample,
+    Sampler,
+    Schedule,
+    Section,
+    Solver,
+)
 from unseen_core.errors import UnseenError
 
 __all__ = ["Domain", "Model", "Params", "Sampler", "load_params"]
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-Count = Annotated[int, Field(ge=1)]
-Precision = Literal["float32", "bf16"]
 T = TypeVar("T")
 
 
-class _Section(BaseModel):
-    """A part of params.yaml: read-only, no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Pipeline(_Section):
-    """The cells that are computed: every model with every domain."""
-
-    models: list[Name] = Field(min_length=1)
-    domains: list[Name] = Field(min_length=1)
-
-
-class Compute(_Section):
-    """Where the network runs."""
-
-    device: str
-    threads: Count
-
-
-class Model(_Section):
-    """A frozen checkpoint: its folder, the hash of its weights, the domain it has seen."""
-
-    path: str
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    seen: Name
-
-
-class Domain(_Section):
-    """A set of images: its source, how many are fitted, how many only ``evaluate`` may read."""
-
-    source: str
-    path: str
-    fit: Annotated[int, Field(ge=5)]
-    held_out: Annotated[int, Field(ge=5)]
-    limit: Count | None = None
-    licence: str | None = None
-
-
-class Images(_Section):
-    """How files become images."""
-
-    size: Annotated[int, Field(ge=8, le=1024)]
-    crop: bool
-    skip_bad: bool
-    max_pixels: Annotated[int, Field(ge=64)]
-
-
-class Solver(_Section):
-    """The grid and the rule, the same in both directions."""
-
-    method: Literal["dpm2m", "ab2", "ddim"]
-    spacing: Literal["karras", "quadratic", "uniform"]
-    steps: Annotated[int, Field(ge=2)]
-
-
-class Invert(_Section):
-    """How images are carried to their latents and kept."""
-
-    precision: Precision
-    batch: Count
-    part_size: Count
-    store: Literal["float16", "float32"]
-
-
-class Fit(_Section):
-    """Which priors are fitted, and how tight the geometric envelope is."""
-
-    kinds: list[str] = Field(min_length=1)
-    coverage: Annotated[float, Field(gt=0, lt=1)]
-    neighbours: Count
-
-
-class Sample(_Section):
-    """Start states per cell."""
-
-    count: Annotated[int, Field(ge=2)]
-
-
-class Sampler(BaseModel):
-    """A start-state sampler; its further settings are checked by ``build_sampler``."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    sampler: str
-    space: Literal["latents", "pixels"] = "latents"
-    levels: list[Count] | None = None
-
-    def settings(self) -> dict[str, object]:
-        """Return what the sampler itself is built from."""
-        return {"sampler": self.sampler, **(self.model_extra or {})}
-
-
-class Denoise(_Section):
-    """How start states become images."""
-
-    precision: Precision
-    batch: Count
-
-
-class Extractor(_Section):
-    """The files of a feature extractor; none for those that need none."""
-
-    weights: str | None = None
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-
-
-class Evaluate(_Section):
-    """The judges and the bootstrap."""
-
-    extractors: dict[Name, Extractor] = Field(min_length=1)
-    draws: Annotated[int, Field(ge=100)]
-
-
-class Compare(_Section):
-    """What a cell must reach to be called the best."""
-
-    in_target: Annotated[float, Field(ge=0, le=1)]
-    novelty: Annotated[float, Field(ge=0)]
-
-
-class Schedule(_Section):
-    """When the scheduled pipeline runs."""
-
-    cron: str
-
-
-class PretrainDenoiser(_Section):
-    """See ``unseen_core.training.denoiser.DenoiserConfig``."""
-
-    steps: Count
-    batch: Count
-    learning_rate: Annotated[float, Field(gt=0)]
-    warmup: Count
-    ema: Annotated[float, Field(gt=0, lt=1)]
-    mean_weight: Annotated[float, Field(ge=0)]
-    channels: list[Count] = Field(min_length=2)
-    seed: int
-
-
-class PretrainExtractor(_Section):
-    """See ``unseen_core.training.extractor.ExtractorConfig``."""
-
-    steps: Count
-    batch: Count
-    learning_rate: Annotated[float, Field(gt=0)]
-    weight_decay: Annotated[float, Field(ge=0)]
-    widths: list[Count] = Field(min_length=1)
-    seed: int
-
-
-class Pretrain(_Section):
-    """Training of what is shipped."""
-
-    denoiser: PretrainDenoiser
-    extractor: PretrainExtractor
-
-
-class Params(_Section):
+class Params(Section):
     """The whole of params.yaml."""
 
     seed: int
@@ -250,7 +109,7 @@ def _explain(path: Path, error: ValidationError) -> str:
     """Return one line for the first mistake; unknown keys first, as a typo also misses a key."""
     problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     problem = problems[0]
-    where = ".".join(str(part) for part in problem["loc"])
+    where = ".".join(str(part) for part in problem["loc"]) or "the file"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if problem["type"] == "extra_forbidden":
         missing = [str(e["loc"][-1]) for e in problems if e["type"] == "missing"
@@ -267,9 +126,9 @@ def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
     model: object = Params
     for part in loc[:-1]:
         if isinstance(model, type) and issubclass(model, BaseModel):
-            found = model.model_fields[str(part)].annotation
-            inner = [a for a in getattr(found, "__args__", ()) if isinstance(a, type)]
-            model = inner[-1] if inner else found
+            model = model.model_fields[str(part)].annotation
+        else:  # a mapping of names to sections
+            model = get_args(model)[-1]
     if isinstance(model, type) and issubclass(model, BaseModel):
         return list(model.model_fields)
     return []

@@ -19,12 +19,8 @@ from unseen_core.rng import Streams
 from unseen_core.sources import SourceConfig, load, split
 from unseen_core.store import file_hash, write_bytes, write_json
 from unseen_core.training.denoiser import DenoiserConfig, train_denoiser
-from unseen_core.training.extractor import (
-    ExtractorConfig,
-    accuracy,
-    save_extractor,
-    train_extractor,
-)
+from unseen_core.training.extractor import ExtractorConfig, train_extractor
+from unseen_core.training.extractor_card import accuracy, save_extractor
 from unseen_core.training.shapes import draw_shapes
 from unseen_core.transport import denoise
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from unseen_core.errors import UnseenError
+
 __all__ = ["Cell", "digest", "flatten", "provenance", "read_cells", "store_label", "store_uri"]
 
 Cell = Mapping[str, object]
@@ -32,9 +34,18 @@ def store_label(root: Path) -> str:
 
 
 def read_cells(folder: Path) -> list[Cell]:
-    """Return every cell of ``<folder>/<model>/<domain>.json``, sorted by path."""
-    files = sorted(folder.glob("*/*.json"))
-    return [cell for file in files for cell in json.loads(file.read_text("utf-8"))["cells"]]
+    """Return every cell of ``<folder>/<model>/<domain>.json``, sorted by path.
+
+    Raises:
+        UnseenError: If a file is damaged.
+    """
+    cells: list[Cell] = []
+    for file in sorted(folder.glob("*/*.json")):
+        try:
+            cells += json.loads(file.read_text("utf-8"))["cells"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UnseenError(f"{file}: damaged ({error}); run evaluate again") from error
+    return cells
 
 
 def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:

@@ -1,11 +1,10 @@
 """Stage ``sample``: start states for every level and sampler."""
 
-import json
 import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from flows.cells import Cell, each_cell, every_sampler
 from flows.fit import load_priors, references_at
@@ -13,11 +12,10 @@ from flows.params import load_params
 from flows.paths import PATHS
 from flows.run import Run
 from flows.stage import stage
-from unseen_core.errors import UnseenError
 from unseen_core.rng import Streams
 from unseen_core.schedule import load_schedule
 from unseen_core.starts import StartContext, StartStates
-from unseen_core.store import write_json, write_with
+from unseen_core.store import read_json, read_tensors, write_json, write_with
 
 __all__ = ["load_starts", "sample"]
 
@@ -73,12 +71,10 @@ def load_starts(folder: Path, cell: Cell) -> tuple[StartStates, dict[str, object
     """Return a cell's start states and its row of the report.
 
     Raises:
-        UnseenError: If ``sample`` did not write the cell.
+        UnseenError: If ``sample`` did not write the cell, or its files are damaged.
     """
-    file, report = folder / f"{cell.key}.safetensors", folder / "report.json"
-    if not (file.is_file() and report.is_file()):
-        raise UnseenError(f"{file} is missing; rerun sample")
-    rows = {row["cell"]: row for row in json.loads(report.read_text())["cells"]}
-    tensors, row = load_file(file), rows[cell.key]
+    tensors = read_tensors(folder / f"{cell.key}.safetensors")
+    rows = {row["cell"]: row for row in read_json(folder / "report.json")["cells"]}
+    row = rows[cell.key]
     return StartStates(tensors["x"], cell.level, tensors["parents"], int(row["proposed"]),
                        row["passed"], float(row["eta"])), row

@@ -1,5 +1,6 @@
 """A diffusers U-Net on disk as a frozen predictor of noise."""
 
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -77,15 +78,35 @@ def load_model(
                               "folder with safetensors weights")
     schedule = load_schedule(folder)
     try:
-        network = UNet2DModel.from_pretrained(
-            folder / "unet", local_files_only=True, use_safetensors=True
+        # diffusers takes a string for the name of a checkpoint to be looked for on the network.
+        if not isinstance(json.loads((folder / "unet/config.json").read_text()), dict):
+            raise ValueError("unet/config.json is not a JSON object")
+        network, info = UNet2DModel.from_pretrained(
+            folder / "unet", local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
+    except Exception as error:  # building from foreign values fails in any way it likes
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UnseenError(f"checkpoint {folder} cannot be loaded: {first}") from error
-    if network.config.num_class_embeds or network.config.class_embed_type:
-        raise UnseenError(f"checkpoint {folder} is class-conditional; give an unconditional one")
+    if info["missing_keys"]:  # diffusers would leave them without values
+        raise UnseenError(f"checkpoint {folder} lacks the weights {info['missing_keys'][0]!r}; "
+                          "save it again with its own config.json")
+    _check_config(folder, network)
     return UNetEps(network, schedule, device=device, precision=precision)
+
+
+def _check_config(folder: Path, network: UNet2DModel) -> None:
+    """Refuse networks that are not unconditional predictors of noise in images of one size."""
+    config = network.config
+    if config.num_class_embeds or config.class_embed_type:
+        raise UnseenError(f"checkpoint {folder} is class-conditional; give an unconditional one")
+    size = config.sample_size
+    sides = size if isinstance(size, list | tuple) else [size, size]
+    if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+        raise UnseenError(f"checkpoint {folder}: unet/config.json has sample_size {size!r}; set it "
+                          "to the side of the images it was trained on")
+    if config.out_channels not in (config.in_channels, 2 * config.in_channels):
+        raise UnseenError(f"checkpoint {folder} predicts {config.out_channels} channels for images "
+                          f"of {config.in_channels}; give one that predicts noise")
 
 
 def pick_device(wanted: str) -> str:

@@ -52,11 +52,19 @@ class Judge:
             x: float64 (n, d).
             order: int64 (n, N), a random order of the references for each state.
             excluded: int64 (n, p), references not to be used (a state's own parents), or None.
+                Fewer than K others then judge, where only fewer are left.
 
         Returns:
             float64 (n, 5).
+
+        Raises:
+            UnseenError: If fewer than two references are left.
         """
         n, total = len(x), len(self.references)
+        allowed = total - (0 if excluded is None else excluded.shape[1])
+        if allowed < 2:
+            raise UnseenError(f"{total} fit images leave {allowed} to judge a start state by; use "
+                              "fewer parents or more fit images")
         product = x @ self.references.T  # (n, N)
         square = x.square().sum(1, keepdim=True)
         norms = self.references.square().sum(1)
@@ -64,8 +72,8 @@ class Judge:
         if excluded is not None and excluded.shape[1]:
             barred = torch.zeros(n, total, dtype=torch.bool).scatter_(1, excluded, True)
             # Stable sort: allowed references first, in their random order.
-            order = order.gather(1, barred.gather(1, order).int().argsort(1, stable=True))
-        picked = order[:, : self.neighbours + 1]
+            order = order.gather(1, barred.gather(1, order).int().argsort(stable=True, dim=1))
+        picked = order[:, : min(self.neighbours + 1, allowed)]
         first, second = picked[:, :-1], picked[:, 1:]
         near = distance.gather(1, picked)
         cosine = product.gather(1, first) / (square.sqrt() * norms[first].sqrt())

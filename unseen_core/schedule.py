@@ -196,7 +196,10 @@ def load_schedule(folder: Path) -> Schedule:
     """
     file = folder / "scheduler/scheduler_config.json"
     try:
-        return Schedule.from_config(json.loads(file.read_text()))
-    except (OSError, ValueError) as error:
+        config = json.loads(file.read_text())
+        if not isinstance(config, dict):
+            raise ValueError("not an object")
+        return Schedule.from_config(config)
+    except (OSError, ValueError, RuntimeError) as error:
         raise UnseenError(f"{file} cannot be read; give a diffusers DDPMPipeline folder") from error
 

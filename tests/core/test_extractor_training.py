@@ -13,11 +13,11 @@ from unseen_core.training.extractor import (
     _augment,
     _folded,
     _with_norms,
-    accuracy,
     train_extractor,
 )
+from unseen_core.training.extractor_card import accuracy
 
-SMALL = ExtractorConfig(steps=40, batch=24, widths=(8, 12, 16), unflipped=(0,))
+SMALL = ExtractorConfig(steps=120, outline=0.1, batch=24, widths=(8, 12, 16), unflipped=(0,))
 
 
 def patterns(n: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -38,7 +38,7 @@ def test_it_learns_repeats_and_standardises() -> None:
     state = torch.random.get_rng_state()
     network = train_extractor(x, domains, classes, SMALL, lambda *s: seen.append(s))
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert [step for step, _ in seen] == list(range(1, 41))
+    assert [step for step, _ in seen] == list(range(1, SMALL.steps + 1))
     domain, label = accuracy(network, *patterns(30, 1))
     assert domain > 0.95 and label > 0.9
 
@@ -99,3 +99,20 @@ def test_folding_changes_nothing() -> None:
 def test_bad_input_names_the_mend(change: object, words: str) -> None:
     with pytest.raises(UnseenError, match=words):
         train_extractor(*change(*patterns(4, 0)))
+
+
+def test_the_outline_keeps_a_domain_without_classes_spread_out() -> None:
+    x, domains, classes = patterns(40, 0)
+    striped = domains == 1
+    levels = torch.linspace(20, 235, int(striped.sum())).to(torch.uint8)
+    x[striped] = levels[:, None, None, None].expand_as(x[striped])  # only brightness differs
+
+    def ratio(outline: float) -> float:
+        config = dataclasses.replace(SMALL, outline=outline)
+        network = train_extractor(x, domains, classes, config)
+        features = extract(Features32(network), x).double()
+        within = features[striped].var(0).sum()
+        between = (features[striped].mean(0) - features[~striped].mean(0)).square().sum()
+        return (within / between).item()
+
+    assert ratio(1.0) > 1.2 * ratio(0.0)

@@ -18,7 +18,8 @@ from unseen_core.features import (
     image_hash,
     overlap,
 )
-from unseen_core.training.extractor import ExtractorConfig, save_extractor
+from unseen_core.training.extractor import ExtractorConfig
+from unseen_core.training.extractor_card import save_extractor
 from unseen_core.types import FeatureExtractor
 
 

@@ -30,19 +30,25 @@ def build_sampler(name: str, settings: Mapping[str, object]) -> StartSampler:
         settings: ``sampler`` and any field of that sampler.
 
     Raises:
-        UnseenError: For an unknown sampler, an unknown field, or a value out of range.
+        UnseenError: For an unknown sampler, an unknown field, or a value of another type or out
+            of range.
     """
     kind = str(settings.get("sampler"))
     if kind not in STARTS:
         raise UnseenError(f"samplers.{name}: sampler {kind!r} is not known; "
                           f"use one of {', '.join(STARTS)}")
-    known = {f.name for f in fields(STARTS[kind])}  # type: ignore[arg-type]
+    known = {f.name: type(f.default) for f in fields(STARTS[kind])}  # type: ignore[arg-type]
     given = {key: value for key, value in settings.items() if key != "sampler"}
-    extra = sorted(set(given) - known)
+    extra = sorted(set(given) - set(known))
     if extra:
         allowed = ", ".join(sorted(known)) or "no settings"
         raise UnseenError(f"samplers.{name}: {kind} has no setting {extra[0]!r}; "
                           f"it takes {allowed}")
+    for key, value in given.items():
+        whole = type(value) is int and known[key] is float
+        if type(value) is not known[key] and not whole:
+            raise UnseenError(f"samplers.{name}.{key}: {value!r} is not of type "
+                              f"{known[key].__name__}")
     try:
         return STARTS[kind](**given)
     except UnseenError as error:

@@ -28,7 +28,7 @@ class Geometric:
         parents: References in a blend, >= 1.
         near: Parents are drawn among this many nearest neighbours of the first one, which is
             drawn from all; 0 draws all parents from all references.
-        alpha: Blend weights are Dirichlet(alpha): 1 is uniform, larger is more even.
+        alpha: Blend weights are Dirichlet(alpha), 0.05 .. 1e6: 1 is uniform, larger is more even.
         shell: Whether to put candidates on the shell.
         tested: Whether to test candidates against the envelope.
         trials: Candidates per start state before giving up.
@@ -44,9 +44,11 @@ class Geometric:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.parents < 1 or self.near < 0 or not self.alpha > 0 or self.trials < 1:
-            raise UnseenError("parents and trials must be at least 1, near at least 0 and alpha "
-                              "above 0")
+        if self.parents < 1 or self.near < 0 or self.trials < 1:
+            raise UnseenError("parents and trials must be at least 1 and near at least 0")
+        # Below, gamma variates underflow to 0 and leave no weights.
+        if not 0.05 <= self.alpha <= 1e6:
+            raise UnseenError(f"alpha {self.alpha} is out of range; use 0.05 to 1e6")
         if self.proposal == "blend" and 0 < self.near < self.parents - 1:
             raise UnseenError(f"near {self.near} is too small for {self.parents} parents; use 0 or "
                               f"at least {self.parents - 1}")

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["write_bytes", "write_json", "write_with"]
+from unseen_core.errors import UnseenError
+
+__all__ = ["read_json", "write_bytes", "write_json", "write_with"]
 
 
 def write_with(path: Path, writer: Callable[[Path], None]) -> None:
@@ -63,6 +65,23 @@ def write_json(path: Path, obj: object) -> None:
     """
     text = json.dumps(_plain(obj), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     write_bytes(path, (text + "\n").encode())
+
+
+def read_json(path: Path) -> dict:
+    """Return the JSON object that :func:`write_json` wrote to ``path``.
+
+    Raises:
+        UnseenError: The file is missing, or holds no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise UnseenError(f"{path}: no such file; run the stage that writes it") from error
+    except ValueError as error:
+        raise UnseenError(f"{path}: damaged ({error}); rerun its stage") from error
+    if not isinstance(content, dict):
+        raise UnseenError(f"{path}: no JSON object; rerun its stage")
+    return content
 
 
 def _plain(obj: object) -> object:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
@@ -15,7 +15,7 @@ from unseen_core.store.base import BaseStore, check_latents
 from unseen_core.store.protocol import DType
 from unseen_core.types import Level
 
-__all__ = ["TensorStore", "part_name", "save_part"]
+__all__ = ["TensorStore", "part_name", "read_tensors", "save_part"]
 
 
 class TensorStore(BaseStore):
@@ -58,3 +58,17 @@ def save_part(path: Path, x: Tensor, dtype: DType) -> None:
         save_file({"x": x}, temporary)
 
     write_with(path, write)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return every tensor of a safetensors file, by name.
+
+    Raises:
+        UnseenError: The file is missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise UnseenError(f"{path}: no such file; run the stage that writes it") from error
+    except SafetensorError as error:
+        raise UnseenError(f"{path}: damaged ({error}); rerun its stage") from error

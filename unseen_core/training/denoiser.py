@@ -77,7 +77,8 @@ def train_denoiser(
         and the smoothed loss of the last step.
 
     Raises:
-        UnseenError: If ``scratch`` belongs to another configuration, or the loss is not finite.
+        UnseenError: If ``scratch`` is damaged or belongs to another configuration, or the loss is
+            not finite.
     """
     torch.manual_seed(config.seed)
     scheduler = DDPMScheduler(clip_sample=False)
@@ -175,8 +176,12 @@ def _load(
     path: Path, mark: str, *parts: nn.Module | torch.optim.Optimizer
 ) -> tuple[int, float]:
     """Restore the state of training; return (step, smoothed loss)."""
-    state = torch.load(path, weights_only=True)
-    if state["mark"] != mark:
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        other = state["mark"] != mark
+    except Exception as error:  # a damaged file raises almost every class there is
+        raise UnseenError(f"{path} is damaged; delete it to start the training again") from error
+    if other:
         raise UnseenError(f"{path} belongs to another pretrain configuration; delete it to go on")
     for part, saved in zip(parts, state["parts"], strict=True):
         part.load_state_dict(saved)

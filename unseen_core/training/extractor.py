@@ -1,39 +1,21 @@
 """Training of ``features32``: domains and classes told apart by a small network, in minutes."""
 
-import hashlib
-import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from unseen_core.errors import UnseenError
-from unseen_core.features import (
-    FORMAT,
-    SIZE,
-    TRAINING_IMAGES,
-    Features32Net,
-    image_hash,
-    overlap,
-    pixels32,
-)
+from unseen_core.features import SIZE, Features32Net, pixels32
 
-__all__ = [
-    "ExtractorConfig",
-    "Features32Net",
-    "accuracy",
-    "overlap",
-    "save_extractor",
-    "train_extractor",
-]
+__all__ = ["ExtractorConfig", "train_extractor"]
 
 _SHIFT = 2
+_OUTLINE = 8  # side of the outline that features must be able to redraw
 
 
 @dataclass(frozen=True)
@@ -42,7 +24,8 @@ class ExtractorConfig:
 
     ``steps`` optimiser steps of ``batch`` images; learning rate warmed up over a twentieth of
     the steps, then cosine to zero. ``widths`` are the channels from full resolution down.
-    ``unflipped`` lists the domain labels that are never mirrored, such as digits.
+    ``outline`` weighs the loss of the redrawn outline. ``unflipped`` lists the domain labels that
+    are never mirrored, such as digits.
     """
 
     steps: int = 600
@@ -50,6 +33,7 @@ class ExtractorConfig:
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
     widths: tuple[int, ...] = (32, 64, 96, 128)
+    outline: float = 1.0
     unflipped: tuple[int, ...] = ()
     seed: int = 0
 
@@ -65,8 +49,11 @@ def train_extractor(
 
     Domains are drawn with equal probability whatever their size. Each image is shifted by up to
     2 pixels, mirrored (except ``config.unflipped``), and changed in brightness, contrast and
-    noise. The loss is the sum of the two cross entropies. The result depends on the arguments
-    only; the global random state is left as it was.
+    noise. The loss is the sum of the two cross entropies and of ``config.outline`` times the
+    error of an 8 x 8 outline of the image redrawn linearly from the features, over its variance
+    in the domain. Without it the features of a domain without classes collapse to a point, where
+    no distance tells a good sample from a bad one. The result depends on the arguments only; the
+    global random state is left as it was.
 
     Args:
         images: uint8, shape (n, 3, 32, 32), n >= 2; never images kept for judging.
@@ -91,8 +78,12 @@ def train_extractor(
         network = _with_norms(
             Features32Net(config.widths, int(domains.max()) + 1, max(1, int(classes.max()) + 1))
         )
+        redraw = nn.Linear(config.widths[-1], 3 * _OUTLINE**2)
+    spread = _outline_variance(images, domains)
     optimiser = torch.optim.AdamW(
-        network.parameters(), config.learning_rate, weight_decay=config.weight_decay
+        [*network.parameters(), *redraw.parameters()],
+        config.learning_rate,
+        weight_decay=config.weight_decay,
     )
     warm = max(1, config.steps // 20)
     for step in range(config.steps):
@@ -101,11 +92,14 @@ def train_extractor(
         for group in optimiser.param_groups:
             fall = 0.5 * (1 + math.cos(math.pi * step / config.steps))
             group["lr"] = config.learning_rate * fall * min(1, (step + 1) / warm)
-        domain_logits, class_logits = network.logits(x)
-        loss = functional.cross_entropy(domain_logits, domains[rows])
+        pooled = network.pooled(x)
+        loss = functional.cross_entropy(network.domain_head(pooled), domains[rows])
         named = classes[rows] >= 0
         if named.any():
-            loss = loss + functional.cross_entropy(class_logits[named], classes[rows][named])
+            class_logits = network.class_head(pooled[named])
+            loss = loss + functional.cross_entropy(class_logits, classes[rows][named])
+        error = (redraw(pooled) - _outline(x)).square().mean(1) / spread[domains[rows]]
+        loss = loss + config.outline * error.mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -154,6 +148,20 @@ def _augment(images: Tensor, still: Tensor, generator: torch.Generator) -> Tenso
     return (x + noise * torch.randn(x.shape, generator=generator)).clamp(0, 1)
 
 
+def _outline(x: Tensor) -> Tensor:
+    """Return the 8 x 8 block means of float images (b, 3, 32, 32), flat (b, 192)."""
+    return functional.adaptive_avg_pool2d(x, _OUTLINE).flatten(1)
+
+
+def _outline_variance(images: Tensor, domains: Tensor) -> Tensor:
+    """Return each domain's mean variance of the outline's pixels, shape (number of domains,)."""
+    outlines = _outline(pixels32(images))
+    means = [outlines[domains == label].var(0, correction=0).mean()
+             if (domains == label).any() else outlines.new_ones(())
+             for label in range(int(domains.max()) + 1)]
+    return torch.stack(means).clamp_min(1e-6)
+
+
 def _with_norms(network: Features32Net) -> Features32Net:
     """Put a batch normalisation after every convolution."""
     layers: list[nn.Module] = []
@@ -187,61 +195,3 @@ def _standardised(network: Features32Net, images: Tensor) -> Features32Net:
     scale = pooled.std(0, correction=0)
     network.scale.copy_(torch.where(scale > 1e-4 * scale.max(), scale, 1.0))
     return network
-
-
-@torch.inference_mode()
-def accuracy(
-    network: Features32Net, images: Tensor, domains: Tensor, classes: Tensor
-) -> tuple[float, float]:
-    """Share of images whose domain, and of classed images whose class, is named rightly.
-
-    Args:
-        network: A trained network.
-        images: uint8, shape (n, 3, h, w), held out from the training, n >= 1.
-        domains: int64 (n,).
-        classes: int64 (n,), -1 for an image without class.
-
-    Returns:
-        Domain accuracy and class accuracy in [0, 1]; the latter is nan without classed images.
-    """
-    logits = [network.logits(pixels32(part)) for part in images.split(256)]
-    named = classes >= 0
-    domain = torch.cat([pair[0] for pair in logits]).argmax(1) == domains
-    label = torch.cat([pair[1] for pair in logits]).argmax(1)[named] == classes[named]
-    return domain.double().mean().item(), label.double().mean().item()
-
-
-def save_extractor(
-    folder: Path, network: Features32Net, images: Tensor, card: Mapping[str, object],
-    config: ExtractorConfig,
-) -> str:
-    """Write ``model.safetensors``, ``config.json`` and ``training_images.txt``.
-
-    Args:
-        folder: Made where it is missing; files of these names are replaced.
-        network: A trained network.
-        images: Every training image, uint8 (n, 3, 32, 32): their hashes are stored.
-        card: What else the reader of ``config.json`` should know, such as the names of domains
-            and classes and the held-out accuracy; values must be JSON.
-        config: How the network was trained.
-
-    Returns:
-        The SHA-256 of ``model.safetensors``, which is in ``config.json`` too.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = folder / "model.safetensors"
-    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, weights)
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    about = {
-        "format": FORMAT,
-        "widths": list(network.widths),
-        "domains": network.domain_head.out_features,
-        "classes": network.class_head.out_features,
-        "training": asdict(config),
-        "card": dict(card),
-        "sha256": digest,
-    }
-    (folder / "config.json").write_text(json.dumps(about, indent=2) + "\n")
-    hashes = sorted({image_hash(image) for image in images})
-    (folder / TRAINING_IMAGES).write_text("\n".join(hashes) + "\n")
-    return digest

@@ -1,0 +1,173 @@
+"""The sections of params.yaml: types and ranges, nothing of what one says of another."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["Compare", "Compute", "Count", "Denoise", "Domain", "Evaluate", "Extractor", "Fit",
+           "Images", "Invert", "Model", "Name", "Pipeline", "Pretrain", "Sample", "Sampler",
+           "Schedule", "Section", "Solver"]
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+Count = Annotated[int, Field(ge=1)]
+Precision = Literal["float32", "bf16"]
+Judge = Literal["features32", "pixels", "projections", "inception", "squeezenet"]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: read-only, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Pipeline(Section):
+    """The cells that are computed: every model with every domain."""
+
+    models: list[Name] = Field(min_length=1)
+    domains: list[Name] = Field(min_length=1)
+
+
+class Compute(Section):
+    """Where the network runs."""
+
+    device: str
+    threads: Count
+
+
+class Model(Section):
+    """A frozen checkpoint: its folder, the hash of its weights, the domain it has seen."""
+
+    path: str
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    seen: Name
+
+
+class Domain(Section):
+    """A set of images: its source, how many are fitted, how many only ``evaluate`` may read."""
+
+    source: str
+    path: str
+    fit: Annotated[int, Field(ge=5)]
+    held_out: Annotated[int, Field(ge=5)]
+    limit: Count | None = None
+    licence: str | None = None
+
+
+class Images(Section):
+    """How files become images."""
+
+    size: Annotated[int, Field(ge=8, le=1024)]
+    crop: bool
+    skip_bad: bool
+    max_pixels: Annotated[int, Field(ge=64)]
+
+
+class Solver(Section):
+    """The grid and the rule, the same in both directions."""
+
+    method: Literal["dpm2m", "ab2", "ddim"]
+    spacing: Literal["karras", "quadratic", "uniform"]
+    steps: Annotated[int, Field(ge=2)]
+
+
+class Invert(Section):
+    """How images are carried to their latents and kept."""
+
+    precision: Precision
+    batch: Count
+    part_size: Count
+    store: Literal["float16", "float32"]
+
+
+class Fit(Section):
+    """Which priors are fitted, and how tight the geometric envelope is."""
+
+    kinds: list[str] = Field(min_length=1)
+    coverage: Annotated[float, Field(gt=0, lt=1)]
+    neighbours: Count
+
+
+class Sample(Section):
+    """Start states per cell."""
+
+    count: Annotated[int, Field(ge=2)]
+
+
+class Sampler(BaseModel):
+    """A start-state sampler; its further settings are checked by ``build_sampler``."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    sampler: str
+    space: Literal["latents", "pixels"] = "latents"
+    levels: list[Count] | None = None
+
+    def settings(self) -> dict[str, object]:
+        """Return what the sampler itself is built from."""
+        return {"sampler": self.sampler, **(self.model_extra or {})}
+
+
+class Denoise(Section):
+    """How start states become images."""
+
+    precision: Precision
+    batch: Count
+
+
+class Extractor(Section):
+    """The files of a feature extractor; none for those that need none."""
+
+    weights: str | None = None
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+
+
+class Evaluate(Section):
+    """The judges and the bootstrap."""
+
+    extractors: dict[Judge, Extractor] = Field(min_length=1)
+    draws: Annotated[int, Field(ge=100)]
+
+
+class Compare(Section):
+    """What a cell must reach to be called the best."""
+
+    in_target: Annotated[float, Field(ge=0, le=1)]
+    novelty: Annotated[float, Field(ge=0)]
+
+
+class Schedule(Section):
+    """When the scheduled pipeline runs."""
+
+    cron: str
+
+
+class PretrainDenoiser(Section):
+    """See ``unseen_core.training.denoiser.DenoiserConfig``."""
+
+    steps: Count
+    batch: Count
+    learning_rate: Annotated[float, Field(gt=0)]
+    warmup: Count
+    ema: Annotated[float, Field(gt=0, lt=1)]
+    mean_weight: Annotated[float, Field(ge=0)]
+    channels: list[Count] = Field(min_length=2)
+    seed: int
+
+
+class PretrainExtractor(Section):
+    """See ``unseen_core.training.extractor.ExtractorConfig``."""
+
+    steps: Count
+    batch: Count
+    learning_rate: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    widths: list[Count] = Field(min_length=1)
+    outline: Annotated[float, Field(ge=0)]
+    seed: int
+
+
+class Pretrain(Section):
+    """Training of what is shipped."""
+
+    denoiser: PretrainDenoiser
+    extractor: PretrainExtractor
