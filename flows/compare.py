@@ -8,6 +8,7 @@ from flows import plots
 from flows.cells import every_sampler
 from flows.evaluate import REAL
 from flows.extractors import metric_names
+from flows.overview import write_overview
 from flows.params import Params, load_params
 from flows.paths import PATHS
 from flows.provenance import read_cells
@@ -41,6 +42,7 @@ def compare(run: Run) -> dict[str, object]:
     write_json(PATHS.report / "best.json", best)
     run.map(lambda draw: draw(table, kernel, params, PATHS.report), plots.ALL,
             name=lambda draw: draw.__name__)
+    write_overview(best, params, PATHS.report / "overview.png")
     record_invocation(params.model_dump(), cells, root=PATHS.root.resolve())
     for name, cell in best.items():
         run.log.info("%s: %s", name, json.dumps(cell))

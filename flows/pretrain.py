@@ -60,7 +60,8 @@ def _train_network(params: Params, run: Run) -> dict[str, object]:
 
     def observe(step: int, loss: float) -> None:
         if step % 100 == 0:
-            run.log.info("shapes32: step %d of %d, loss %.4f", step, config.steps, loss)
+            total = config.steps + config.polish
+            run.log.info("shapes32: step %d of %d, loss %.4f", step, total, loss)
 
     network, scheduler, loss = train_denoiser(
         images, config, scratch=PATHS.work / "pretrain" / "shapes32.pt", device=device,

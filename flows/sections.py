@@ -145,6 +145,7 @@ class PretrainDenoiser(Section):
     """See ``unseen_core.training.denoiser.DenoiserConfig``."""
 
     steps: Count
+    polish: Count
     batch: Count
     learning_rate: Annotated[float, Field(gt=0)]
     warmup: Count

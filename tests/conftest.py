@@ -8,6 +8,8 @@ from hypothesis import settings
 
 from unseen_core.schedule import Schedule
 
+pytest_plugins = ("workspace",)  # a tiny project, for the stages
+
 # More threads than free cores slow small networks down drastically.
 torch.set_num_threads(1)
 settings.register_profile("unseen", deadline=None, derandomize=True, max_examples=50)

@@ -1,5 +1,6 @@
 """Carrying states along the deterministic trajectory of a frozen network, both ways."""
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
@@ -41,8 +42,9 @@ def integrate(
       h = l_{n+1} - l_n and slope e' = (e_n - e_{n-1}) / (l_n - l_{n-1}):
       y_{n+1} = y_n + (sigma_{n+1} - sigma_n) e_n + e' (sigma_{n+1} h + sigma_{n+1} - sigma_n).
 
-    The first step, and with ``"dpm2m"`` those next to the clean level where log sigma is not
-    defined, are Euler steps. The state is float64 where the device has it.
+    The first step is an Euler step. Where log sigma is not defined, ``"dpm2m"`` takes the step
+    that follows the clean level as ``"ab2"`` does, and the last one to it as ``"ddim"`` does. The
+    state is float64 where the device has it.
 
     Args:
         x: States at ``levels[0]``, shape (b, c, h, w); images in [-1, 1] at level 0.
@@ -59,7 +61,6 @@ def integrate(
     wide = torch.float32 if x.device.type == "mps" else torch.float64
     scale = model.schedule.a(levels).tolist()
     sigma = model.schedule.sigma(levels).tolist()
-    log = [-torch.tensor(v, dtype=torch.float64).log().item() if v > 0 else None for v in sigma]
     y = x.to(wide) / scale[0]
     slope = step = None
     for i in range(len(levels) - 1):
@@ -67,17 +68,27 @@ def integrate(
         slope = model((y * scale[i]).to(x.dtype), levels[i]).to(wide)
         step = sigma[i + 1] - sigma[i]
         y = y + step * slope
-        if method == "ab2" and previous is not None:
-            ratio = max(-_MAX_RATIO, min(_MAX_RATIO, step / last))
-            y = y + step * ratio / 2 * (slope - previous)
-        if method == "dpm2m" and previous is not None:
-            before, here, after = log[i - 1], log[i], log[i + 1]
-            if before is not None and here is not None and after is not None:
-                weight = (sigma[i + 1] * (after - here) + step) / (here - before)
-                y = y + weight * (slope - previous)
+        if previous is not None:
+            y = y + _correction(method, sigma[i - 1 : i + 2], step, last) * (slope - previous)
         if observe is not None:
             observe(levels[i + 1], (y * scale[i + 1]).to(x.dtype))
     return (y * scale[-1]).to(x.dtype)
+
+
+def _correction(method: Method, sigma: Sequence[float], step: float, last: float) -> float:
+    """Return the factor of (slope - previous slope) that makes a step second order.
+
+    Args:
+        sigma: Noise of the previous, this and the next node.
+        step: This step in sigma.
+        last: The previous one.
+    """
+    if method == "dpm2m" and min(sigma) > 0:
+        before, here, after = (-math.log(value) for value in sigma)
+        return (sigma[2] * (after - here) + step) / (here - before)
+    if method == "ab2" or (method == "dpm2m" and sigma[0] == 0):
+        return step / 2 * max(-_MAX_RATIO, min(_MAX_RATIO, step / last))
+    return 0.0
 
 
 def invert(

@@ -50,7 +50,7 @@ def expected_deviation(
             continue
         change = answers[i] - answers[i - 1]
         last = sigma[i] - sigma[i - 1]
-        if method == "ab2":
+        if method == "ab2" or (method == "dpm2m" and levels[i - 1] == 0):
             e = e + h * min(h / last, 4) / 2 * change
         elif method == "dpm2m" and min(levels[i - 1 : i + 2]) > 0:
             here, before = -sigma[i].log(), -sigma[i - 1].log()

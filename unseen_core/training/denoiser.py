@@ -22,12 +22,14 @@ class DenoiserConfig:
     """What fixes a trained network, apart from its images.
 
     ``steps`` optimiser steps of ``batch`` images; learning rate warmed up over ``warmup``
-    steps, then cosine to a twentieth; exponential moving average of the weights ``ema``.
+    steps, then cosine to a twentieth; then ``polish`` steps with the loss weighted as in
+    ``_loss`` and the rate falling from six tenths. ``ema`` is the decay of the moving average.
     ``mean_weight`` scales the loss on the predicted channel mean at high noise (see
     ``_loss``). ``channels`` are the widths of the U-Net, from full resolution down.
     """
 
     steps: int
+    polish: int
     batch: int
     learning_rate: float
     warmup: int
@@ -93,7 +95,8 @@ def train_denoiser(
         step, smooth = _load(scratch, mark, network, average, optimiser)
 
     epoch, data, order = -1, images(0), torch.empty(0)
-    while step < config.steps:
+    total = config.steps + config.polish
+    while step < total:
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         if step * config.batch // len(data) != epoch:
             epoch = step * config.batch // len(data)
@@ -106,7 +109,8 @@ def train_denoiser(
                         x.flip(-1), x)
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * _rate(step, config)
-        loss = _loss(network, x, alpha_bar, config.mean_weight, generator)
+        ceiling = 10.0 if step >= config.steps else 1.0
+        loss = _loss(network, x, alpha_bar, config.mean_weight, ceiling, generator)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -122,14 +126,18 @@ def train_denoiser(
         smooth = value if math.isnan(smooth) else smooth + 0.01 * (value - smooth)
         if observe is not None:
             observe(step, smooth)
-        if step % _SAVE_EVERY == 0 or step == config.steps:
+        if step % _SAVE_EVERY == 0 or step == total:
             _save(scratch, mark, step, smooth, network, average, optimiser)
     return average.eval(), scheduler, smooth
 
 
 def _rate(step: int, config: DenoiserConfig) -> float:
-    """Warm up linearly, then fall by a cosine to one twentieth."""
-    cosine = 0.5 * (1 + math.cos(math.pi * step / config.steps))
+    """Warm up linearly, then fall by a cosine to one twentieth; again, lower, while polishing."""
+    polishing = step >= config.steps
+    done = (step - config.steps) / config.polish if polishing else step / config.steps
+    cosine = 0.5 * (1 + math.cos(math.pi * done))
+    if polishing:
+        return 0.6 * cosine
     return min(1.0, (step + 1) / config.warmup) * (0.05 + 0.95 * cosine)
 
 
@@ -138,13 +146,16 @@ def _loss(
     x: Tensor,
     alpha_bar: Tensor,
     mean_weight: float,
+    ceiling: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Squared error of the noise, and of its channel means where the ODE multiplies them.
+    """Squared error of the noise, weighted where the ODE multiplies it.
 
-    From level T the sampler multiplies an error of the predicted channel mean by up to
-    sigma = 157, while it is one pixel-average among 1,024 numbers to the plain loss: without
-    the second term the network's own samples are saturated flat colours.
+    An error of the predicted noise moves the predicted image by sigma times as much, up to 157 at
+    level T. Two remedies: the squared error is weighted by sigma^2 between 1 and ``ceiling``^2
+    (truncated signal-to-noise weighting, Salimans & Ho 2022, arXiv 2202.00512, section 4), without
+    which samples from level T keep their noise; and the error of the channel means, one average
+    among 1,024 numbers, has a term of its own, without which they are saturated flat colours.
     """
     n = len(x)
     # One draw per stratum of the levels: the same mean loss with less variance.
@@ -159,7 +170,8 @@ def _loss(
     error = predicted.float() - noise
     sigma = (s / a).flatten().clamp(1, 10)
     means = error.mean((2, 3)).square().mean(1)
-    return error.square().mean() + mean_weight * ((sigma - 1) * means).mean()
+    squares = error.square().mean((1, 2, 3)) * sigma.clamp(max=ceiling).square()
+    return squares.mean() + mean_weight * ((sigma - 1) * means).mean()
 
 
 def _save(

@@ -1,0 +1,66 @@
+"""A closed-form world: images of one Gaussian law, a perfect network that knows another."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from unseen_core.gaussian import Gaussian
+from unseen_core.geometry import Envelope, Judge
+from unseen_core.oracle import GaussianEps
+from unseen_core.rng import Streams
+from unseen_core.schedule import Schedule
+from unseen_core.starts import StartContext
+from unseen_core.transport import denoise, invert
+
+SHAPE = (3, 2, 2)
+D, N, LEVEL = 12, 400, 500
+
+
+@dataclass(frozen=True)
+class World:
+    """The target's images and their latents in a network whose own law is ``source``."""
+
+    source: Gaussian
+    target: Gaussian
+    images: Tensor  # float64 (N, 3, 2, 2)
+    grid: tuple[int, ...]
+    model: GaussianEps
+    context: StartContext
+    pixels: StartContext
+
+    def denoised(self, x: Tensor) -> Tensor:
+        """Clean images (n, D) of start states."""
+        return denoise(self.model, x.double(), self.grid).flatten(1)
+
+    def streams(self, n: int) -> Streams:
+        """Streams of n samples."""
+        return Streams(7, "starts", [str(i) for i in range(n)])
+
+
+def law(seed: int, mean: float, rank: int, remainder: float) -> Gaussian:
+    """A law with ``rank`` strong directions."""
+    draws = Streams(seed, "law", [str(i) for i in range(D)]).normal(rank + 1)
+    return Gaussian(mean + 0.3 * draws[:, 0], 0.5 * draws[:, 1:], torch.tensor(remainder))
+
+
+def context(schedule: Schedule, level: int, references: Tensor) -> StartContext:
+    """What ``fit`` hands to samplers."""
+    flat = references.flatten(1)
+    priors = {kind: Gaussian.fit(flat, kind=kind) for kind in ("isotropic", "empirical")}
+    order = Streams(0, "order", [str(i) for i in range(len(flat))]).choose(len(flat), len(flat))
+    return StartContext(schedule, level, references, priors,
+                        Envelope.calibrate(Judge.of(references), order, coverage=0.95))
+
+
+@pytest.fixture(scope="session")
+def world() -> World:
+    """400 images of the target law at levels 0 and 500."""
+    schedule = Schedule.linear()
+    source, target = law(0, 0.1, 4, 0.05), law(1, -0.4, 3, 0.1)
+    model, grid = GaussianEps(schedule, SHAPE, source), schedule.grid(60, LEVEL)
+    images = target.sample(Streams(2, "images", [str(i) for i in range(N)])).reshape(N, *SHAPE)
+    latents = invert(model, images, grid)
+    return World(source, target, images, grid, model, context(schedule, LEVEL, latents),
+                 context(schedule, 0, images))

@@ -1,0 +1,183 @@
+"""A network on disk as a predictor of noise: exact where nothing is rounded, one line where bad."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from safetensors.torch import load_file, save_file
+from sklearn.datasets import load_digits
+
+from unseen_core.denoiser import UNetEps, load_model, pick_device
+from unseen_core.errors import UnseenError
+from unseen_core.images import resize, to_float
+from unseen_core.schedule import Schedule
+from unseen_core.transport import denoise, invert
+
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+
+
+def network(**changes: object) -> UNet2DModel:
+    """An untrained U-Net of two blocks for images of 16 pixels."""
+    torch.manual_seed(0)
+    return UNet2DModel(**{
+        "sample_size": 16, "layers_per_block": 1, "block_out_channels": (8, 16),
+        "norm_num_groups": 4, "attention_head_dim": 8,
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"), **changes,
+    }).eval()
+
+
+def saved(folder: Path, unet: UNet2DModel, **scheduler: object) -> Path:
+    """Write a checkpoint as diffusers does."""
+    DDPMPipeline(unet, DDPMScheduler(**scheduler)).save_pretrained(folder)
+    return folder
+
+
+def states(n: int, channels: int = 3) -> torch.Tensor:
+    """Standard normals, float64 (n, channels, 16, 16)."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(n, channels, 16, 16, generator=generator, dtype=torch.float64)
+
+
+@torch.no_grad()
+def test_it_is_the_network_at_the_level_s_timestep(tmp_path: Path) -> None:
+    unet, x = network(), states(3)
+    model = load_model(saved(tmp_path, unet))
+    assert model.shape == (3, 16, 16) and model.schedule.top == 1000
+    assert not any(p.requires_grad for p in model._network.parameters())
+    for level, timestep in ((0, 0), (1, 0), (2, 1), (500, 499), (1000, 999)):
+        found = model(x, level)
+        wanted = unet(x.float(), torch.tensor(timestep), return_dict=False)[0]
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    assert found.dtype == torch.float32 and not found.requires_grad
+    assert (model(x, 1) - model(x, 500)).abs().max() > 1e-3  # the level is not ignored
+
+
+@torch.no_grad()
+def test_noise_is_the_first_half_of_a_network_that_predicts_variance(tmp_path: Path) -> None:
+    unet, x = network(out_channels=6), states(2)
+    found = load_model(saved(tmp_path, unet))(x, 300)
+    wanted = unet(x.float(), 299, return_dict=False)[0]
+    assert wanted.shape[1] == 6
+    torch.testing.assert_close(found, wanted[:, :3], rtol=1e-5, atol=1e-5)
+
+
+def test_batch_size_changes_nothing(tmp_path: Path) -> None:
+    model, x = load_model(saved(tmp_path, network())), states(8)
+    whole = model(x, 400)
+    for size in (1, 4):
+        parts = torch.cat([model(part, 400) for part in x.split(size)])
+        torch.testing.assert_close(parts, whole, rtol=0, atol=1e-5)
+
+
+def test_bf16_is_close_and_states_stay_wide(tmp_path: Path) -> None:
+    folder, x = saved(tmp_path, network()), states(4)
+    full, half = load_model(folder)(x, 500), load_model(folder, precision="bf16")(x, 500)
+    assert half.dtype == torch.float32
+    error = (half - full).norm() / full.norm()
+    assert 1e-5 < error < 3e-2
+
+
+def test_the_schedule_is_the_checkpoint_s_own(tmp_path: Path) -> None:
+    folder = saved(tmp_path, network(), beta_schedule="scaled_linear", num_train_timesteps=200)
+    model = load_model(folder)
+    wanted = DDPMScheduler(beta_schedule="scaled_linear", num_train_timesteps=200).alphas_cumprod
+    torch.testing.assert_close(model.schedule.alpha_bar[1:], wanted.double(), rtol=1e-5, atol=0)
+
+
+def test_a_network_of_two_sides_and_one_channel() -> None:
+    unet = network(sample_size=(16, 8), in_channels=1, out_channels=1)
+    model = UNetEps(unet, Schedule.linear())
+    assert model.shape == (1, 16, 8)
+    assert model(states(2, 1)[..., :8], 7).shape == (2, 1, 16, 8)
+
+
+def edit(folder: Path, file: str, **changes: object) -> None:
+    """Change keys of a config."""
+    path = folder / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def drop_weight(folder: Path) -> None:
+    """Leave one layer out of the weights, which diffusers alone would draw at random."""
+    tensors = load_file(folder / WEIGHTS)
+    del tensors["conv_out.weight"]
+    save_file(tensors, folder / WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        (lambda f: (f / WEIGHTS).unlink(), "has no unet/diffusion_pytorch_model.safetensors"),
+        (lambda f: (f / "unet/config.json").unlink(), "has no unet/config.json"),
+        (lambda f: (f / "scheduler/scheduler_config.json").unlink(), "has no scheduler"),
+        (lambda f: (f / "scheduler/scheduler_config.json").write_text("{"), "cannot be read"),
+        (lambda f: (f / "unet/config.json").write_text("{"), "cannot be loaded"),
+        (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:9000]),
+         "cannot be loaded"),
+        (lambda f: edit(f, "unet/config.json", block_out_channels=[8, 32]), "cannot be loaded"),
+        (lambda f: edit(f, "unet/config.json", down_block_types=["NoBlock", "DownBlock2D"]),
+         "cannot be loaded"),
+        (lambda f: edit(f, "unet/config.json", sample_size=None), "sample_size"),
+        (drop_weight, "conv_out.weight"),
+        (lambda f: edit(f, "scheduler/scheduler_config.json", prediction_type="v_prediction"),
+         "'v_prediction' is not supported"),
+        (lambda f: edit(f, "scheduler/scheduler_config.json", beta_schedule="sigmoid"),
+         "'sigmoid' is not known"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # diffusers warns on its way to the error
+def test_a_spoilt_checkpoint_is_one_line(
+    tmp_path: Path, spoil: Callable[[Path], object], words: str
+) -> None:
+    folder = saved(tmp_path, network())
+    spoil(folder)
+    with pytest.raises(UnseenError, match=words) as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"num_class_embeds": 10}, "class-conditional"),
+    ({"class_embed_type": "timestep"}, "class-conditional"),
+    ({"out_channels": 4}, "predicts 4 channels for images of 3"),
+])
+def test_another_kind_of_network_is_refused(
+    tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
+    with pytest.raises(UnseenError, match=words):
+        load_model(saved(tmp_path, network(**changes)))
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnseenError, match="give a diffusers DDPMPipeline folder"):
+        load_model(tmp_path / "absent")
+
+
+def test_devices() -> None:
+    assert pick_device("cpu") == "cpu"
+    assert pick_device("auto") in ("cpu", "cuda", "mps")
+    for wrong in ("gpu", "tpu:0"):
+        with pytest.raises(UnseenError, match="not on this machine; use auto or one of cpu"):
+            pick_device(wrong)
+
+
+@pytest.mark.data
+def test_unseen_digits_survive_the_round_trip(shared: Path) -> None:
+    folder = shared / "models/shapes32"
+    if not folder.is_dir():
+        pytest.skip(f"checkpoint {folder} is absent")
+    model = load_model(folder)
+    grey = load_digits().images[:4] / 16 * 255
+    pixels = [resize(image[..., None].repeat(3, 2), 32) for image in grey]
+    images = to_float(torch.stack([torch.from_numpy(p).permute(2, 0, 1) for p in pixels]))
+    grid = model.schedule.grid(20, 500)
+    assert len(grid) == 21
+    latents = invert(model, images, grid)
+    assert (latents - images).norm() > images.norm() / 2  # it went somewhere
+    back = denoise(model, latents, grid)
+    error = (back - images).flatten(1).norm(dim=1) / images.flatten(1).norm(dim=1)
+    assert error.max() < 0.01, error

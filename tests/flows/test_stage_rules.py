@@ -1,0 +1,173 @@
+"""What the stages may read, and what their results may not depend on."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from ruamel.yaml import YAML
+from workspace import CHAIN, DOMAIN, MODEL, ROOT, change, contents, fetch_all, run_stages
+
+from flows.run import DirectRun
+from flows.stage import STAGES, run_stage
+from unseen_core.errors import UnseenError
+from unseen_core.store import read_frame, read_pictures
+
+PLACE = Path(MODEL, DOMAIN)
+
+
+class Interrupted(DirectRun):
+    """A run that is stopped after two parts of a stage."""
+
+    def map(self, fn, items, *, name):
+        super().map(fn, items[:2], name=name)
+        raise KeyboardInterrupt
+
+
+def test_only_evaluate_reads_held_out_images(workspace, finished):
+    fetch_all()
+    for file in Path("data/source").rglob("*.parquet"):
+        if file.stem in ("held_out", "rest"):
+            file.unlink()
+    run_stages(CHAIN[:-1])
+    for stage, pattern in (("latents", "*"), ("starts", "*"), ("priors", "*"),
+                           ("generated", "*.parquet"), ("generated", "*.png")):
+        assert contents(Path("data", stage, PLACE), pattern) == contents(
+            finished / "data" / stage / PLACE, pattern)
+    with pytest.raises(UnseenError, match=r"held_out\.parquet") as caught:
+        run_stages(["evaluate"])
+    assert len(str(caught.value).splitlines()) == 1
+    shutil.rmtree("data")
+    shutil.copytree(finished / "data", "data",
+                    ignore=shutil.ignore_patterns("held_out.parquet", "rest.parquet", "report"))
+    run_stage("compare")
+    assert contents(Path("data/report")) == contents(finished / "data/report")
+
+
+@pytest.mark.parametrize(("stage", "folder", "patterns"), [
+    ("invert", "latents", ["*"]), ("denoise", "generated", ["*.parquet", "*.png"]),
+])
+def test_results_do_not_depend_on_an_interruption(done, stage, folder, patterns, monkeypatch):
+    out = Path("data", folder, PLACE)
+    before = [contents(out, pattern) for pattern in patterns]
+    shutil.rmtree(out)
+    with pytest.raises(KeyboardInterrupt):
+        STAGES[stage](Interrupted(), model=MODEL, domain=DOMAIN)
+    scratch, = (folder for folder in Path(".work").iterdir() if folder.is_dir())
+    parts = {file: file.stat().st_mtime_ns for file in scratch.rglob("*.sha256")}
+    assert parts and not out.exists()
+    seen = []
+    monkeypatch.setattr(f"flows.{stage}.carry_{'up' if stage == 'invert' else 'down'}",
+                        _counting(stage, seen))
+    run_stages([stage])
+    assert [contents(out, pattern) for pattern in patterns] == before
+    assert not scratch.exists()
+    # Two parts of three images, or two cells, were there: the network did not see them again.
+    assert sum(seen) == (8 - 2 * 3 if stage == "invert" else _latent_states(out) - 2 * 4)
+
+
+def _latent_states(folder):
+    """Return how many generated images started from latents."""
+    return sum(len(read_frame(file)) for file in folder.glob("*.parquet")
+               if not file.name.startswith("L0000"))
+
+
+def _counting(stage, seen):
+    """Return the stage's transport, noting how many states pass through it."""
+    import flows.denoise
+    import flows.invert
+
+    real = flows.invert.carry_up if stage == "invert" else flows.denoise.carry_down
+
+    def carry(network, x, grid, **settings):
+        seen.append(len(x))
+        return real(network, x, grid, **settings)
+
+    return carry
+
+
+def test_evaluate_refuses_an_extractor_that_saw_held_out_images(done):
+    from unseen_core.features import Features32Net, image_hash
+    from unseen_core.training.extractor import ExtractorConfig
+    from unseen_core.training.extractor_card import save_extractor
+
+    config = ExtractorConfig(steps=1, batch=2, learning_rate=1e-3, weight_decay=0.0, widths=(4, 8),
+                             seed=0)
+    torch.manual_seed(0)
+    network = Features32Net(config.widths, domains=2, classes=2)
+    fit, _ = read_pictures(Path("data/source/domains", DOMAIN, "fit.parquet"))
+    held_out, _ = read_pictures(Path("data/source/domains", DOMAIN, "held_out.parquet"))
+    weights = Path("extractor")
+    save_extractor(weights, network, fit, {}, config)
+    change(done, "evaluate", "extractors", to={"features32": {"weights": str(weights)},
+                                               "pixels": {}})
+    run_stages(["evaluate"])
+    header = Path("data/metrics", MODEL, f"{DOMAIN}.csv").read_text().splitlines()[0].split(",")
+    assert {"kd_features32", "fd_features32", "kd_pixels", "fd_pixels"} <= set(header)
+    assert not [name for name in header if "inception" in name or name in ("fid", "kid")]
+    with (weights / "training_images.txt").open("a") as file:
+        file.write(image_hash(held_out[3]) + "\n")
+    with pytest.raises(UnseenError, match=f"trained on held-out images of {DOMAIN}"):
+        run_stages(["evaluate"])
+    (weights / "training_images.txt").unlink()
+    with pytest.raises(UnseenError, match=r"training_images\.txt"):
+        run_stages(["evaluate"])
+
+
+def wants(stage):
+    """Return what a stage of dvc.yaml depends on besides code, for this model and domain."""
+    body = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"][stage]
+    named = [str(dep).replace("${item.model}", MODEL).replace("${item.domain}", DOMAIN)
+             for dep in body["deps"]]
+    return [dep for dep in named if not dep.endswith(".py") and "embedded" not in dep]
+
+
+NEEDED = [(stage, dep) for stage in (*CHAIN, "compare") for dep in wants(stage)]
+
+
+@pytest.mark.parametrize(("stage", "dep"), NEEDED, ids=[f"{s}-{d}" for s, d in NEEDED])
+def test_a_missing_input_is_one_line_that_names_it(done, stage, dep):
+    path = Path(dep)
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    targets = {} if stage == "compare" else {"model": MODEL, "domain": DOMAIN}
+    with pytest.raises(UnseenError) as caught:
+        run_stage(stage, targets)
+    text = str(caught.value)
+    assert dep in text or str(path.parent) in text
+    assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("stage", "file"), [
+    ("invert", f"source/domains/{DOMAIN}/fit.parquet"),
+    ("fit", f"latents/{PLACE}/L0100/part-00001.safetensors"),
+    ("fit", f"latents/{PLACE}/manifest.json"),
+    ("fit", f"latents/{PLACE}/index.parquet"),
+    ("sample", f"priors/{PLACE}/L0200.safetensors"),
+    ("sample", f"priors/{PLACE}/L0200.json"),
+    ("denoise", f"starts/{PLACE}/L0200-noise.safetensors"),
+    ("denoise", f"starts/{PLACE}/report.json"),
+    ("evaluate", f"generated/{PLACE}/L0200-noise.parquet"),
+    ("evaluate", f"generated/{PLACE}/L0200-noise.json"),
+    ("evaluate", f"starts/{PLACE}/report.json"),
+])
+@pytest.mark.parametrize("damage", ["absent", "cut"])
+def test_a_damaged_input_is_one_line_that_names_its_folder(done, stage, file, damage):
+    path = Path("data", file)
+    whole = path.read_bytes()
+    path.unlink()
+    if damage == "cut":
+        path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UnseenError) as caught:
+        run_stages([stage])
+    text = str(caught.value)
+    assert str(path.parent) in text
+    assert len(text.splitlines()) == 1
+
+
+def test_damaged_metrics_are_named_before_a_table_is_written(done):
+    path, table = Path("data/metrics", MODEL, f"{DOMAIN}.json"), Path("data/report/compare.csv")
+    path.write_text(path.read_text()[:500])
+    table.unlink()
+    with pytest.raises(UnseenError, match=f"{path}: damaged"):
+        run_stage("compare")
+    assert not table.exists()

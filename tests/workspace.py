@@ -1,0 +1,171 @@
+"""A whole project that runs in seconds: a network of random weights and a few drawn images."""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL, DOMAIN, OTHER, SEEN = "tiny", "marks", "digits", "shapes"
+SIZE = 16
+CHAIN = ("invert", "fit", "sample", "denoise", "evaluate")
+SAMPLERS = {
+    "noise": {"sampler": "noise"},
+    "reconstruction": {"sampler": "reconstruction"},
+    "prior-isotropic": {"sampler": "prior", "kind": "isotropic"},
+    "prior-empirical": {"sampler": "prior", "kind": "empirical", "levels": [200]},
+    "slerp": {"sampler": "slerp"},
+    "geometric": {"sampler": "geometric", "proposal": "blend", "parents": 2, "near": 3},
+    "pixel-gaussian": {"sampler": "prior", "kind": "empirical", "space": "pixels"},
+    "pixel-blend": {"sampler": "geometric", "proposal": "blend", "near": 3, "space": "pixels"},
+}
+
+
+def parameters() -> dict:
+    """Return the committed parameters, reduced to little work on the CPU."""
+    params = YAML(typ="safe").load((ROOT / "params.yaml").read_text("utf-8"))
+    params["pipeline"] = {"models": [MODEL], "domains": [DOMAIN, OTHER]}
+    params["levels"] = [100, 200]
+    params["compute"] = {"device": "cpu", "threads": 1}
+    params["models"] = {MODEL: {"path": "checkpoint", "seen": SEEN}}
+    params["domains"] = {
+        DOMAIN: {"source": "folder", "path": "pictures", "fit": 8, "held_out": 6},
+        OTHER: {"source": "digits", "path": "constraints.txt", "fit": 8, "held_out": 8,
+                "limit": 30},
+        SEEN: {"source": "shapes", "path": "unseen_core/training/shapes.py", "fit": 8,
+               "held_out": 6, "limit": 20},
+    }
+    params["images"] |= {"size": SIZE, "skip_bad": True}
+    params["solver"] = {"method": "dpm2m", "spacing": "karras", "steps": 6}
+    params["invert"] = {"precision": "float32", "batch": 2, "part_size": 3, "store": "float16"}
+    params["fit"] |= {"kinds": ["isotropic", "empirical"], "neighbours": 5}
+    params["sample"] = {"count": 4}
+    params["samplers"] = SAMPLERS
+    params["denoise"] = {"precision": "float32", "batch": 3}
+    params["evaluate"] = {"extractors": {"projections": {}}, "draws": 100}
+    return params
+
+
+def write_parameters(folder: Path, params: Mapping[str, object]) -> None:
+    """Write ``params.yaml``."""
+    with (folder / "params.yaml").open("w", encoding="utf-8") as stream:
+        YAML().dump(params, stream)
+
+
+def change(folder: Path, *keys: str, to: object) -> None:
+    """Set one parameter of ``params.yaml``, named by the keys that lead to it."""
+    params = YAML(typ="safe").load((folder / "params.yaml").read_text("utf-8"))
+    section = params
+    for key in keys[:-1]:
+        section = section[key]
+    section[keys[-1]] = to
+    write_parameters(folder, params)
+
+
+def draw_pictures(folder: Path, count: int, seed: int = 0) -> list[Path]:
+    """Write ``count`` PNG files, 24 x 20 pixels: a bright square on a dark slope."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    paths = []
+    for i in range(count):
+        slope = np.linspace(0, 90, 24)[None, :, None] * random.random(3)
+        pixels = np.broadcast_to(slope, (20, 24, 3)).copy()
+        top, left = random.integers(0, 12, 2)
+        pixels[top : top + 7, left : left + 7] += 60 + 100 * random.random(3)
+        paths.append(folder / f"{i:02d}.png")
+        Image.fromarray(pixels.astype(np.uint8)).save(paths[-1])
+    return paths
+
+
+def save_checkpoint(folder: Path, size: int = SIZE) -> None:
+    """Write a U-Net with random weights as diffusers writes a pipeline."""
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    torch.manual_seed(0)
+    network = UNet2DModel(
+        sample_size=size, block_out_channels=(16, 16), layers_per_block=1, norm_num_groups=8,
+        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2)
+    DDPMPipeline(network, DDPMScheduler(clip_sample=False)).save_pretrained(folder)
+
+
+def run_stages(stages: Sequence[str], domain: str = DOMAIN) -> None:
+    """Run stages of the project in the working directory, without a server."""
+    from flows.stage import run_stage
+
+    for name in stages:
+        run_stage(name, {"model": MODEL, "domain": domain})
+
+
+def fetch_all(domains: Sequence[str] = (DOMAIN, SEEN)) -> None:
+    """Fetch domains, then the model, which takes pictures of the domain it has seen."""
+    from flows.stage import run_stage
+
+    for name in domains:
+        run_stage("fetch", {"domain": name})
+    run_stage("fetch", {"model": MODEL})
+
+
+def contents(folder: Path, pattern: str = "*") -> dict[str, bytes]:
+    """Return every file below a folder by its relative name."""
+    return {file.relative_to(folder).as_posix(): file.read_bytes()
+            for file in sorted(folder.rglob(pattern)) if file.is_file()}
+
+
+def isolate(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Work in ``folder``, away from servers, stores and repositories of the caller."""
+    for name in [name for name in os.environ if name.startswith(("DVC_", "PREFECT_", "MLFLOW_"))]:
+        patch.delenv(name)
+    # An invocation without a parent run: nothing is mirrored.
+    patch.setenv("UNSEEN_PARENT_RUN", "")
+    patch.setenv("DVC_NO_ANALYTICS", "1")
+    patch.chdir(folder)
+
+
+@pytest.fixture(scope="session")
+def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which nothing has run; read only."""
+    folder = tmp_path_factory.mktemp("blank")
+    save_checkpoint(folder / "checkpoint")
+    draw_pictures(folder / "pictures", 14)
+    write_parameters(folder, parameters())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(blank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which every stage has run on both domains; read only."""
+    from flows.stage import run_stage
+
+    folder = tmp_path_factory.mktemp("finished") / "project"
+    shutil.copytree(blank, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        isolate(patch, folder)
+        fetch_all((DOMAIN, OTHER, SEEN))
+        for domain in (DOMAIN, OTHER):
+            run_stages(CHAIN, domain)
+        run_stage("compare")
+    return folder
+
+
+@pytest.fixture
+def workspace(blank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh copy of the project as the working directory; nothing has run."""
+    folder = tmp_path / "project"
+    shutil.copytree(blank, folder)
+    isolate(monkeypatch, folder)
+    return folder
+
+
+@pytest.fixture
+def done(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh copy of the finished project as the working directory."""
+    folder = tmp_path / "project"
+    shutil.copytree(finished, folder)
+    isolate(monkeypatch, folder)
+    return folder
