@@ -2,12 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from flows.params import Params
 from unseen_core.errors import UnseenError
 from unseen_core.starts import StartSampler, build_sampler
+from unseen_core.store import read_json
 
-__all__ = ["Cell", "each_cell", "every_sampler"]
+__all__ = ["REAL", "Cell", "each_cell", "every_sampler", "load_cost"]
+
+REAL = "real"
+"""The row of the fit images themselves: the floor of the distances, and no novelty at all."""
 
 
 @dataclass(frozen=True)
@@ -55,3 +60,8 @@ def every_sampler(params: Params) -> dict[str, StartSampler]:
                 raise UnseenError(f"samplers.{name}.{setting}: {kind!r} is not in fit.kinds "
                                   f"({', '.join(params.fit.kinds)})")
     return built
+
+
+def load_cost(folder: Path, cell: Cell) -> dict[str, float]:
+    """Return network calls per image and the seconds that denoising a cell took."""
+    return read_json(folder / f"{cell.key}.json")

@@ -1,12 +1,9 @@
 """Stage ``compare``: one table, its plots, and the best cell of every domain."""
 
-import json
-
 import pandas as pd
 
 from flows import plots
-from flows.cells import every_sampler
-from flows.evaluate import REAL
+from flows.cells import REAL, every_sampler
 from flows.extractors import metric_names
 from flows.overview import write_overview
 from flows.params import Params, load_params
@@ -14,10 +11,11 @@ from flows.paths import PATHS
 from flows.provenance import read_cells
 from flows.run import Run
 from flows.stage import stage
+from flows.summary import summarise
 from flows.tracking import record_invocation
 from unseen_core.errors import UnseenError
 from unseen_core.starts import Noise, Reconstruction
-from unseen_core.store import write_json
+from unseen_core.store import write_bytes, write_json
 
 __all__ = ["compare"]
 
@@ -42,10 +40,11 @@ def compare(run: Run) -> dict[str, object]:
     write_json(PATHS.report / "best.json", best)
     run.map(lambda draw: draw(table, kernel, params, PATHS.report), plots.ALL,
             name=lambda draw: draw.__name__)
+    summary = summarise(table, best, kernel, params)
+    write_bytes(PATHS.report / "summary.md", summary.encode())
     write_overview(best, params, PATHS.report / "overview.png")
     record_invocation(params.model_dump(), cells, root=PATHS.root.resolve())
-    for name, cell in best.items():
-        run.log.info("%s: %s", name, json.dumps(cell))
+    run.log.info("%s", summary)
     return {"rows": len(table), "best": len(best)}
 
 

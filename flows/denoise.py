@@ -1,6 +1,5 @@
 """Stage ``denoise``: start states become images, contact sheets and provenance."""
 
-from pathlib import Path
 from time import perf_counter
 
 import pandas as pd
@@ -14,16 +13,17 @@ from flows.resume import scratch
 from flows.run import Run
 from flows.sample import load_starts
 from flows.stage import stage
-from unseen_core.denoiser import load_model, pick_device
+from unseen_core.denoiser import load_model
+from unseen_core.device import pick_device
 from unseen_core.images import pair_sheet, png_bytes, to_uint8
 from unseen_core.novelty import nearest
 from unseen_core.rng import Streams
 from unseen_core.starts import StartStates
-from unseen_core.store import read_json, read_pictures, write_bytes, write_json, write_pictures
+from unseen_core.store import read_pictures, write_bytes, write_json, write_pictures
 from unseen_core.transport import ancestral
 from unseen_core.transport import denoise as carry_down
 
-__all__ = ["denoise", "load_cost"]
+__all__ = ["denoise"]
 
 _SHEET = 32  # pictures on a contact sheet, each beside its nearest fit image
 
@@ -45,8 +45,8 @@ def denoise(run: Run, *, model: str, domain: str) -> dict[str, object]:
     fit_ids = fit_frame["id"].tolist()
     network = load_model(PATHS.model(model), device=device, precision=params.denoise.precision)
     grid = grid_of(network, params)
-    settings = {"denoise": params.denoise.model_dump(), "grid": list(grid), "seed": params.seed,
-                "method": params.solver.method}
+    settings = {"cells": f"{model}/{domain}", "denoise": params.denoise.model_dump(),
+                "grid": list(grid), "seed": params.seed, "method": params.solver.method}
     work, _ = scratch("denoise", [starts, pictures, *PATHS.network(model)], settings, device)
 
     def carry(states: StartStates, purpose: str, ids: list[str]) -> torch.Tensor:
@@ -94,8 +94,3 @@ def denoise(run: Run, *, model: str, domain: str) -> dict[str, object]:
         names = [f"{cell.key}.{end}" for cell in cells for end in ("parquet", "png", "json")]
         work.publish(PATHS.generated(model, domain), names, {"grid": list(grid)})
     return {"cells": len(cells)}
-
-
-def load_cost(folder: Path, cell: Cell) -> dict[str, float]:
-    """Return network calls per image and the seconds that denoising a cell took."""
-    return read_json(folder / f"{cell.key}.json")

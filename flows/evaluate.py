@@ -7,14 +7,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from flows.cells import Cell, each_cell
-from flows.denoise import load_cost
+from flows.cells import REAL, Cell, each_cell, load_cost
 from flows.extractors import load_extractor, metric_names
 from flows.params import Params, load_params
 from flows.paths import PATHS
 from flows.run import Run
 from flows.stage import stage
-from unseen_core.denoiser import pick_device
+from unseen_core.device import pick_device
 from unseen_core.errors import UnseenError
 from unseen_core.features import Pixels, extract, overlap
 from unseen_core.metrics import frechet_distance, kernel_distance
@@ -23,10 +22,7 @@ from unseen_core.probe import Probe, fit_probe, wilson
 from unseen_core.store import read_json, read_pictures, write_frame, write_json
 from unseen_core.types import FeatureExtractor
 
-__all__ = ["REAL", "evaluate"]
-
-REAL = "real"
-"""The row of the fit images themselves: the floor of the distances, and no novelty at all."""
+__all__ = ["evaluate"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,8 @@ from flows.paths import PATHS
 from flows.resume import scratch
 from flows.run import Run
 from flows.stage import stage
-from unseen_core.denoiser import UNetEps, load_model, pick_device
+from unseen_core.denoiser import UNetEps, load_model
+from unseen_core.device import pick_device
 from unseen_core.images import to_float
 from unseen_core.store import (
     TensorStore,

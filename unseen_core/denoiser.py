@@ -12,7 +12,7 @@ from unseen_core.errors import UnseenError
 from unseen_core.schedule import Schedule, load_schedule
 from unseen_core.types import Level
 
-__all__ = ["Precision", "UNetEps", "load_model", "pick_device"]
+__all__ = ["Precision", "UNetEps", "load_model"]
 
 Precision = Literal["float32", "bf16"]
 
@@ -107,19 +107,3 @@ def _check_config(folder: Path, network: UNet2DModel) -> None:
     if config.out_channels not in (config.in_channels, 2 * config.in_channels):
         raise UnseenError(f"checkpoint {folder} predicts {config.out_channels} channels for images "
                           f"of {config.in_channels}; give one that predicts noise")
-
-
-def pick_device(wanted: str) -> str:
-    """Return ``wanted``, or for ``"auto"`` the first of cuda, mps and cpu that is there.
-
-    Raises:
-        UnseenError: If a device is asked for that this machine lacks.
-    """
-    present = {"cpu": True, "cuda": torch.cuda.is_available(),
-               "mps": torch.backends.mps.is_available()}
-    if wanted == "auto":
-        return next(name for name in ("cuda", "mps", "cpu") if present[name])
-    if not present.get(wanted.partition(":")[0], False):
-        there = ", ".join(name for name, here in present.items() if here)
-        raise UnseenError(f"device {wanted!r} is not on this machine; use auto or one of {there}")
-    return wanted

@@ -10,7 +10,8 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 
-from unseen_core.denoiser import UNetEps, load_model, pick_device
+from unseen_core.denoiser import UNetEps, load_model
+from unseen_core.device import pick_device
 from unseen_core.errors import UnseenError
 from unseen_core.images import resize, to_float
 from unseen_core.schedule import Schedule

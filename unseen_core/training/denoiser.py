@@ -83,7 +83,7 @@ def train_denoiser(
             not finite.
     """
     torch.manual_seed(config.seed)
-    scheduler = DDPMScheduler(clip_sample=False)
+    scheduler = DDPMScheduler()  # its own sampler needs the clipping; ours never reads that
     alpha_bar = scheduler.alphas_cumprod.to(device)
     network = build_network(config).to(device, memory_format=torch.channels_last)
     average = build_network(config).to(device)
