@@ -51,7 +51,7 @@ def sample(run: Run, *, model: str, domain: str) -> dict[str, object]:
         context = context_at(cell.level)
         count = params.sample.count
         if params.samplers[cell.sampler].sampler == "reconstruction":
-            count = len(context.references)
+            count = min(count, len(context.references))
         ids = [f"{i:05d}" for i in range(count)]
         starts = samplers[cell.sampler].draw(
             context, Streams(params.seed, f"{domain}/L{cell.level:04d}", ids))
