@@ -61,8 +61,8 @@ def _table(cells: list[dict[str, object]], kernel: str, frechet: str) -> pd.Data
 def _best(params: Params, table: pd.DataFrame, kernel: str) -> dict[str, object]:
     """Return, per model and domain, the latent cell of least distance that is new and on target.
 
-    A cell qualifies with ``compare.in_target``, ``compare.novelty`` and no more copies than
-    held-out images have, which is 1 % by the definition of a copy.
+    A cell qualifies with ``compare.in_target``, ``compare.novelty`` and no larger share of copies
+    than held-out images have.
     """
     built = every_sampler(params)
     judged = [name for name, sampler in params.samplers.items() if sampler.space == "latents"
@@ -72,7 +72,7 @@ def _best(params: Params, table: pd.DataFrame, kernel: str) -> dict[str, object]
         latent = rows[rows["sampler"].isin(judged)]
         good = latent[(latent["in_target"] >= params.compare.in_target)
                       & (latent["novelty"] >= params.compare.novelty)
-                      & (latent["copies"] <= 0.01)]
+                      & (latent["copies"] <= latent["copies_held_out"])]
         pool = good if len(good) else latent
         if len(pool):
             row = pool.loc[pool[kernel].idxmin()].to_dict()  # plain numbers, fit for JSON

@@ -120,6 +120,8 @@ def _shared(judge: _Judge, features: Tensor) -> tuple[dict[str, float], dict[str
         "in_target": share.value, "in_target_low": share.low, "in_target_high": share.high,
         "novelty": novelty(features, judge.held_out, judge.fit),
         "copies": copy_fraction(features, judge.held_out, judge.fit),
+        # With few held-out images more than 1 % of them lie below their own 1 % quantile.
+        "copies_held_out": copy_fraction(judge.held_out, judge.held_out, judge.fit),
         "diversity": diversity(features, judge.held_out),
         "precision": precision, "recall": recall,
     }

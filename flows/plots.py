@@ -14,6 +14,7 @@ from matplotlib import pyplot as plt
 __all__ = ["ALL", "distance_over_level", "front"]
 
 _MODEL_FREE = ("pixel-blend", "pixel-gaussian")
+_NEWEST = 2.2  # novelty at the right edge: farther cells are no images of the domain
 
 
 def distance_over_level(table: pd.DataFrame, kernel: str, params: Params, folder: Path) -> None:
@@ -43,10 +44,13 @@ def front(table: pd.DataFrame, kernel: str, params: Params, folder: Path) -> Non
     model-free point beats on both counts.
     """
     groups = list(table[table["sampler"] != "reconstruction"].groupby(["model", "domain"]))
-    figure, axes = plt.subplots(1, len(groups), figsize=(4 * len(groups), 3.8), squeeze=False)
+    columns = min(2, len(groups))
+    figure, grid = plt.subplots(-(-len(groups) // columns), columns, squeeze=False,
+                                figsize=(6.5 * columns, 4.4 * -(-len(groups) // columns)))
+    axes = list(grid.flat)
     names = [name for name in params.samplers if name != "reconstruction"]
     colours = dict(zip(names, plt.get_cmap("tab20").colors * 3, strict=False))
-    for axis, ((model, domain), rows) in zip(axes[0], groups, strict=True):
+    for axis, ((model, domain), rows) in zip(axes, groups, strict=False):
         for name in names:
             line = rows[rows["sampler"] == name].sort_values("level")
             free = params.samplers[name].space == "pixels"
@@ -55,18 +59,23 @@ def front(table: pd.DataFrame, kernel: str, params: Params, folder: Path) -> Non
             axis.errorbar(line["novelty"], line[kernel], yerr=[low, high], fmt="s" if free else "o",
                           ms=4, lw=0.8, color=colours[name], label=name)
             for _, row in line.iterrows():
-                if row["level"]:
+                if row["level"] and row["novelty"] < _NEWEST:
                     axis.annotate(int(row["level"]), (row["novelty"], row[kernel]), fontsize=5)
         free = rows[[params.samplers[s].space == "pixels" if s in params.samplers else False
                      for s in rows["sampler"]]].sort_values("novelty", ascending=False)
         edge = free[free[kernel] <= free[kernel].cummin()]
         axis.plot(edge["novelty"], edge[kernel], "k--", lw=0.8)
         axis.axvline(1, color="grey", lw=0.5)
-        axis.set(title=f"{model} / {domain}", xlabel="novelty (held-out images: 1)",
-                 yscale="symlog")
+        beyond = int((rows["novelty"] >= _NEWEST).sum())
+        title = f"{model} / {domain}" + f" ({beyond} cells lie farther right)" * (beyond > 0)
+        axis.set(title=title, xlabel="novelty (held-out images: 1)", xlim=(0.5, _NEWEST),
+                 ylabel=f"{kernel} to held-out images")
+        within = rows[(rows["novelty"] > 0) & (rows["novelty"] < _NEWEST)]
         axis.set_yscale("symlog", linthresh=0.1)
-    axes[0][0].set_ylabel(f"{kernel} to held-out images")
-    axes[0][-1].legend(fontsize=6)
+        axis.set_ylim(-0.1, 1.5 * within[kernel].max())
+    for axis in axes[len(groups):]:
+        axis.set_axis_off()
+    axes[0].legend(fontsize=6, loc="upper right")
     _save(figure, folder / "front.png")
 
 
