@@ -65,7 +65,7 @@ class Images(Section):
 class Solver(Section):
     """The grid and the rule, the same in both directions."""
 
-    method: Literal["dpm2m", "ab2", "ddim"]
+    method: Literal["dpm3m", "dpm2m", "ab2", "ddim"]
     spacing: Literal["karras", "quadratic", "uniform"]
     steps: Annotated[int, Field(ge=2)]
 
@@ -145,12 +145,10 @@ class PretrainDenoiser(Section):
     """See ``unseen_core.training.denoiser.DenoiserConfig``."""
 
     steps: Count
-    polish: Count
     batch: Count
     learning_rate: Annotated[float, Field(gt=0)]
     warmup: Count
     ema: Annotated[float, Field(gt=0, lt=1)]
-    mean_weight: Annotated[float, Field(ge=0)]
     channels: list[Count] = Field(min_length=2)
     seed: int
 

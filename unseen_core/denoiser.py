@@ -6,13 +6,13 @@ from typing import Literal
 
 import torch
 from diffusers import UNet2DModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from unseen_core.errors import UnseenError
 from unseen_core.schedule import Schedule, load_schedule
 from unseen_core.types import Level
 
-__all__ = ["Precision", "UNetEps", "load_model"]
+__all__ = ["Precision", "UNetEps", "load_model", "plain_norms"]
 
 Precision = Literal["float32", "bf16"]
 
@@ -46,12 +46,16 @@ class UNetEps:
         self._network = network.eval().requires_grad_(False)
         self._network = self._network.to(device, memory_format=torch.channels_last)
         self._dtype = next(network.parameters()).dtype
+        if torch.device(device).type == "cpu" and precision == "bf16":
+            plain_norms(self._network, below=32)
         self._timesteps: dict[Level, Tensor] = {}
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
         """Return the predicted noise (b, c, h, w), float32, on the device of ``x``.
 
         Networks that also predict a variance return 2c channels; the noise is the first half.
+        From a velocity the noise is a v + s x, with the a and s of the level that the network is
+        told of.
         """
         if level not in self._timesteps:
             timestep = self.schedule.timestep(level)
@@ -60,7 +64,50 @@ class UNetEps:
         half = self.precision == "bf16"
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=half):
             output = self._network(inputs, self._timesteps[level], return_dict=False)[0]
-        return output[:, : self.shape[0]].to(x.device).float()
+        output = output[:, : self.shape[0]].to(x.device).float()
+        if self.schedule.prediction == "epsilon":
+            return output
+        told = max(level, 1)
+        a, s = self.schedule.a(told).item(), self.schedule.s(told).item()
+        return a * output + s * x.float()
+
+
+    @torch.inference_mode()
+    def bottleneck(self, x: Tensor, level: Level) -> Tensor:
+        """Return what the network's middle block makes of states, float32 (b, c', h', w')."""
+        kept: list[Tensor] = []
+        handle = self._network.mid_block.register_forward_hook(
+            lambda module, inputs, output: kept.append(output))
+        try:
+            self(x, level)
+        finally:
+            handle.remove()
+        return kept[0].to(x.device).float()
+
+
+def plain_norms(network: nn.Module, *, below: int) -> None:
+    """Let group normalisation in bf16 run in the plain memory layout, in place; for CPUs.
+
+    torch's CPU kernel for channels_last there is up to 18 times slower (50 x 64 x 16 x 16: 6.2 ms
+    against 0.3). With two copies about each norm the embedded network computes 1.4 times faster
+    when maps narrower than 32 are treated so, and trains 1.3 times faster when all are.
+
+    Args:
+        below: Treat maps narrower than this.
+    """
+    def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        x = inputs[0]
+        return (x.contiguous(),) if x.ndim == 4 and x.shape[-1] < below else None
+
+    def after(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        if output.ndim != 4:
+            return None
+        return output.contiguous(memory_format=torch.channels_last)
+
+    for module in network.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.register_forward_pre_hook(before)
+            module.register_forward_hook(after)
 
 
 def load_model(

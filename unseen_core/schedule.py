@@ -2,19 +2,20 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
 
-__all__ = ["Schedule", "Spacing", "load_schedule"]
+__all__ = ["Prediction", "Schedule", "Spacing", "load_schedule"]
 
 Spacing = Literal["karras", "quadratic", "uniform"]
+Prediction = Literal["epsilon", "v_prediction"]
 _RHO = 7.0
 
 
@@ -28,9 +29,12 @@ class Schedule:
 
     Attributes:
         alpha_bar: float64 (T + 1,), decreasing from alpha_bar[0] = 1.
+        prediction: What the network was trained to predict: the noise, or the velocity
+            v = a noise - s x_0 (Salimans & Ho 2022, arXiv 2202.00512, appendix D).
     """
 
     alpha_bar: Tensor
+    prediction: Prediction = "epsilon"
 
     def __post_init__(self) -> None:
         """Refuse a table that is not a schedule."""
@@ -54,12 +58,17 @@ class Schedule:
         Only the schedule is read; samplers, clipping and offsets of the file are ignored.
 
         Raises:
-            UnseenError: For a prediction type other than epsilon, or an unknown schedule.
+            UnseenError: For an unknown prediction type or schedule.
         """
         prediction = config.get("prediction_type", "epsilon")
-        if prediction != "epsilon":
+        if prediction not in get_args(Prediction):
             raise UnseenError(f"scheduler_config.json: prediction_type {prediction!r} is not "
-                              "supported; use a network that predicts epsilon")
+                              f"supported; use a network for {' or '.join(get_args(Prediction))}")
+        return replace(cls._table(config), prediction=prediction)
+
+    @classmethod
+    def _table(cls, config: Mapping[str, object]) -> "Schedule":
+        """Build alpha_bar as the scheduler of diffusers does."""
         steps = int(str(config.get("num_train_timesteps", 1000)))
         start = float(str(config.get("beta_start", 1e-4)))
         end = float(str(config.get("beta_end", 0.02)))

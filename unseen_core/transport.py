@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,10 +14,10 @@ from unseen_core.types import EpsModel, Level
 
 __all__ = ["METHODS", "Method", "ancestral", "denoise", "integrate", "invert"]
 
-Method = Literal["dpm2m", "ab2", "ddim"]
-METHODS: tuple[Method, ...] = ("dpm2m", "ab2", "ddim")
-# Inserted levels can make consecutive steps very unequal; beyond this ratio the second-order
-# correction amplifies the network's own error more than it removes of the step's.
+Method = Literal["dpm3m", "dpm2m", "ab2", "ddim"]
+METHODS: tuple[Method, ...] = get_args(Method)
+# Inserted levels can make consecutive steps very unequal; beyond this ratio a correction of higher
+# order amplifies the network's own error more than it removes of the step's.
 _MAX_RATIO = 4.0
 
 
@@ -27,7 +27,7 @@ def integrate(
     x: Tensor,
     levels: Sequence[Level],
     *,
-    method: Method = "dpm2m",
+    method: Method = "dpm3m",
     observe: Callable[[Level, Tensor], None] | None = None,
 ) -> Tensor:
     """Carry ``x`` along the probability-flow ODE of a frozen network.
@@ -37,14 +37,13 @@ def integrate(
 
     * ``"ddim"``: its Euler step.
     * ``"ab2"``: two-step Adams-Bashforth on unequal steps in sigma.
-    * ``"dpm2m"``: eps linear in log sigma and integrated exactly, the second-order multistep
-      rule of DPM-Solver (Lu et al. 2022, arXiv 2206.00927). With l = -log sigma,
-      h = l_{n+1} - l_n and slope e' = (e_n - e_{n-1}) / (l_n - l_{n-1}):
-      y_{n+1} = y_n + (sigma_{n+1} - sigma_n) e_n + e' (sigma_{n+1} h + sigma_{n+1} - sigma_n).
+    * ``"dpm2m"``, ``"dpm3m"``: eps is the polynomial in log sigma through its last two or three
+      values, integrated exactly: multistep rules of second and third order in the manner of
+      DPM-Solver (Lu et al. 2022, arXiv 2206.00927). See ``_weights``.
 
-    The first step is an Euler step. Where log sigma is not defined, ``"dpm2m"`` takes the step
-    that follows the clean level as ``"ab2"`` does, and the last one to it as ``"ddim"`` does. The
-    state is float64 where the device has it.
+    The first step is an Euler step. Where log sigma is not defined, ``"dpm2m"`` and ``"dpm3m"``
+    take the step that follows the clean level as ``"ab2"`` does, and the last one to it as
+    ``"ddim"`` does. The state is float64 where the device has it.
 
     Args:
         x: States at ``levels[0]``, shape (b, c, h, w); images in [-1, 1] at level 0.
@@ -62,33 +61,48 @@ def integrate(
     scale = model.schedule.a(levels).tolist()
     sigma = model.schedule.sigma(levels).tolist()
     y = x.to(wide) / scale[0]
-    slope = step = None
+    slopes: list[Tensor] = []  # at the last three nodes, newest first
     for i in range(len(levels) - 1):
-        previous, last = slope, step
-        slope = model((y * scale[i]).to(x.dtype), levels[i]).to(wide)
-        step = sigma[i + 1] - sigma[i]
-        y = y + step * slope
-        if previous is not None:
-            y = y + _correction(method, sigma[i - 1 : i + 2], step, last) * (slope - previous)
+        slopes = [model((y * scale[i]).to(x.dtype), levels[i]).to(wide), *slopes[:2]]
+        weights = _weights(method, sigma[max(0, i - 2) : i + 2])
+        for weight, slope in zip(weights, slopes, strict=False):
+            y = y + weight * slope
         if observe is not None:
             observe(levels[i + 1], (y * scale[i + 1]).to(x.dtype))
     return (y * scale[-1]).to(x.dtype)
 
 
-def _correction(method: Method, sigma: Sequence[float], step: float, last: float) -> float:
-    """Return the factor of (slope - previous slope) that makes a step second order.
+def _weights(method: Method, sigma: Sequence[float]) -> tuple[float, ...]:
+    """Return the weights of the last slopes, newest first, in the step to the next node.
+
+    With l = -log sigma, h = l_{n+1} - l_n, h_0 = l_n - l_{n-1}, h_1 = l_{n-1} - l_{n-2} and the
+    divided differences D_1 = (e_n - e_{n-1}) / h_0, D_2 = (D_1 - (e_{n-1} - e_{n-2}) / h_1) /
+    (h_0 + h_1), Newton's polynomial e_n + D_1 u + D_2 u (u + h_0) in u = l - l_n gives
+    y_{n+1} - y_n = (sigma_{n+1} - sigma_n) e_n - sigma_n (I_1 D_1 + (I_2 + h_0 I_1) D_2), where
+    I_k is the integral of u^k e^-u from 0 to h: I_1 = 1 - e^-h (1 + h) and
+    I_2 = 2 - e^-h (h^2 + 2 h + 2).
 
     Args:
-        sigma: Noise of the previous, this and the next node.
-        step: This step in sigma.
-        last: The previous one.
+        sigma: Noise of up to three last nodes, oldest first, then of the next one.
     """
-    if method == "dpm2m" and min(sigma) > 0:
-        before, here, after = (-math.log(value) for value in sigma)
-        return (sigma[2] * (after - here) + step) / (here - before)
-    if method == "ab2" or (method == "dpm2m" and sigma[0] == 0):
-        return step / 2 * max(-_MAX_RATIO, min(_MAX_RATIO, step / last))
-    return 0.0
+    step = sigma[-1] - sigma[-2]
+    if method == "ddim" or len(sigma) < 3:
+        return (step,)
+    if method == "ab2" or sigma[-3] == 0:
+        half = step / 2 * max(-_MAX_RATIO, min(_MAX_RATIO, step / (sigma[-2] - sigma[-3])))
+        return step + half, -half
+    if sigma[-1] == 0:
+        return (step,)
+    h, h0 = math.log(sigma[-2] / sigma[-1]), math.log(sigma[-3] / sigma[-2])
+    linear = sigma[-1] * h + step  # -sigma_n I_1
+    third = method == "dpm3m" and len(sigma) == 4 and sigma[0] > 0
+    h1 = math.log(sigma[0] / sigma[1]) if third else h0
+    if not third or max(h / h0, h0 / h1) > _MAX_RATIO:
+        return step + linear / h0, -linear / h0
+    square = 2 - math.exp(-h) * (h * h + 2 * h + 2)
+    bend = (linear * h0 - sigma[-2] * square) / (h0 + h1)
+    near, far = (linear + bend) / h0, bend / h1
+    return step + near, -near - far, far
 
 
 def invert(
@@ -96,7 +110,7 @@ def invert(
     images: Tensor,
     levels: Sequence[Level],
     *,
-    method: Method = "dpm2m",
+    method: Method = "dpm3m",
     observe: Callable[[Level, Tensor], None] | None = None,
 ) -> Tensor:
     """Carry clean images up an increasing grid that starts at 0; see ``integrate``."""
@@ -110,7 +124,7 @@ def denoise(
     x: Tensor,
     levels: Sequence[Level],
     *,
-    method: Method = "dpm2m",
+    method: Method = "dpm3m",
     observe: Callable[[Level, Tensor], None] | None = None,
 ) -> Tensor:
     """Carry states at ``levels[-1]`` down the same grid to clean images; see ``integrate``."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 
@@ -64,6 +64,38 @@ def test_noise_is_the_first_half_of_a_network_that_predicts_variance(tmp_path: P
     wanted = unet(x.float(), 299, return_dict=False)[0]
     assert wanted.shape[1] == 6
     torch.testing.assert_close(found, wanted[:, :3], rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_velocity_becomes_the_noise_that_diffusers_makes_of_it(tmp_path: Path) -> None:
+    unet, x = network(), states(2).float()
+    model = load_model(saved(tmp_path, unet, prediction_type="v_prediction"))
+    scheduler = DDIMScheduler(prediction_type="v_prediction", clip_sample=False,
+                              set_alpha_to_one=True)
+    scheduler.set_timesteps(1000)
+    for level in (1, 2, 500, 1000):
+        velocity = unet(x, level - 1, return_dict=False)[0]
+        wanted = scheduler.step(velocity, level - 1, x)
+        a, s = model.schedule.a(level).item(), model.schedule.s(level).item()
+        noise = model(x, level)
+        torch.testing.assert_close(x, a * wanted.pred_original_sample + s * noise,
+                                   rtol=1e-4, atol=1e-4)
+        lower = (model.schedule.a(level - 1).item() * (x - s * noise) / a
+                 + model.schedule.s(level - 1).item() * noise)
+        torch.testing.assert_close(lower, wanted.prev_sample, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_bottleneck_is_the_middle_block_s_output(tmp_path: Path) -> None:
+    unet, x = network(), states(3)
+    model = load_model(saved(tmp_path, unet))
+    found = model.bottleneck(x, 500)
+    assert found.shape == (3, 16, 8, 8)
+    assert not model._network.mid_block._forward_hooks
+    middle = unet.mid_block.resnets[-1].register_forward_hook(
+        lambda module, inputs, output: torch.testing.assert_close(output, found))
+    unet(x.float(), 499)
+    middle.remove()
 
 
 def test_batch_size_changes_nothing(tmp_path: Path) -> None:
@@ -124,8 +156,8 @@ def drop_weight(folder: Path) -> None:
          "cannot be loaded"),
         (lambda f: edit(f, "unet/config.json", sample_size=None), "sample_size"),
         (drop_weight, "conv_out.weight"),
-        (lambda f: edit(f, "scheduler/scheduler_config.json", prediction_type="v_prediction"),
-         "'v_prediction' is not supported"),
+        (lambda f: edit(f, "scheduler/scheduler_config.json", prediction_type="sample"),
+         "'sample' is not supported"),
         (lambda f: edit(f, "scheduler/scheduler_config.json", beta_schedule="sigmoid"),
          "'sigmoid' is not known"),
     ],

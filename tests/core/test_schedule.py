@@ -58,7 +58,7 @@ def test_configs_are_read_as_diffusers_reads_them(config: dict[str, object]) -> 
 
 @pytest.mark.parametrize(
     ("config", "named"),
-    [({"prediction_type": "v_prediction"}, "v_prediction"), ({"beta_schedule": "sigmoid"}, "sigm")],
+    [({"prediction_type": "sample"}, "v_prediction"), ({"beta_schedule": "sigmoid"}, "sigm")],
 )
 def test_unsupported_configs_are_named(config: dict[str, object], named: str) -> None:
     with pytest.raises(UnseenError, match=named):

@@ -14,8 +14,8 @@ from unseen_core.training import denoiser as training
 from unseen_core.training.denoiser import DenoiserConfig, build_network, train_denoiser
 from unseen_core.training.shapes import _CHUNK, _shape, draw_shapes
 
-TINY = DenoiserConfig(steps=6, polish=2, batch=4, learning_rate=2e-3, warmup=2, ema=0.9,
-                      mean_weight=4.0, channels=(16, 32), seed=3)
+TINY = DenoiserConfig(steps=8, batch=4, learning_rate=2e-3, warmup=2, ema=0.9,
+                      channels=(16, 32), seed=3)
 
 
 def images(epoch: int) -> Tensor:
@@ -110,7 +110,7 @@ def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
 
 def test_the_loss_falls_and_the_average_lags_behind(tmp_path: Path) -> None:
     losses: list[float] = []
-    config = replace(TINY, steps=36, polish=0, batch=8, learning_rate=4e-3, mean_weight=0.0)
+    config = replace(TINY, steps=36, batch=8, learning_rate=4e-3)
     network, scheduler, last = train_denoiser(
         images, config, scratch=tmp_path / "a.pt", observe=lambda step, loss: losses.append(loss))
     assert len(losses) == 36 and losses[-1] == last
@@ -166,28 +166,20 @@ def test_attention_only_at_the_lowest_resolution() -> None:
         assert network(x, torch.tensor([1, 900])).sample.shape == x.shape
 
 
-def test_polishing_weighs_high_noise_by_the_square_of_sigma(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    ceilings: list[float] = []
-    original = training._loss
-
-    def spy(network, x, alpha_bar, mean_weight, ceiling, generator):
-        ceilings.append(ceiling)
-        return original(network, x, alpha_bar, mean_weight, ceiling, generator)
-
-    monkeypatch.setattr(training, "_loss", spy)
-    train(tmp_path / "a.pt")
-    assert ceilings == [1.0] * 6 + [10.0] * 2
-
-    network = build_network(TINY)
-    table = training.DDPMScheduler().alphas_cumprod
+def test_the_target_is_the_velocity_of_diffusers() -> None:
+    scheduler = training.DDPMScheduler(prediction_type="v_prediction")
     x = images(0).float() / 127.5 - 1
-    plain, heavy = (
-        original(network, x, table, 0.0, ceiling, torch.Generator().manual_seed(0)).item()
-        for ceiling in (1.0, 10.0)
-    )
-    sigma = ((1 - table) / table).sqrt()
-    # An untrained network errs alike at every level, so the ratio is the mean weight.
-    expected = sigma.clamp(1, 10).square().mean().item()
-    assert heavy / plain == pytest.approx(expected, rel=0.35)
+    seen: dict[str, Tensor] = {}
+
+    def zero(noisy: Tensor, t: Tensor, return_dict: bool) -> tuple[Tensor]:
+        seen.update(noisy=noisy, t=t)
+        return (torch.zeros_like(noisy),)
+
+    generator = torch.Generator().manual_seed(0)
+    loss = training._loss(zero, x, scheduler.alphas_cumprod, generator)
+    generator.manual_seed(0)
+    torch.rand(len(x), generator=generator)
+    noise = torch.randn(x.shape, generator=generator)
+    assert torch.allclose(seen["noisy"], scheduler.add_noise(x, noise, seen["t"]), atol=1e-6)
+    wanted = scheduler.get_velocity(x, noise, seen["t"]).square().mean()
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)

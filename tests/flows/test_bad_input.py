@@ -149,8 +149,8 @@ def test_a_damaged_checkpoint_is_one_line(workspace, refused, command, part, dam
 def test_a_checkpoint_of_another_kind_is_one_line(workspace, refused, command):
     assert command("fetch", "--domain", SEEN)[0] == 0
     file = workspace / "checkpoint/scheduler/scheduler_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"prediction_type": "v_prediction"}))
-    assert "predicts epsilon" in refused("fetch", "--model", MODEL)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"prediction_type": "sample"}))
+    assert "epsilon or v_prediction" in refused("fetch", "--model", MODEL)
     save_checkpoint(workspace / "checkpoint", size=24)
     assert "24" in refused("fetch", "--model", MODEL)
 

@@ -10,6 +10,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 
+from unseen_core.denoiser import plain_norms
 from unseen_core.errors import UnseenError
 
 __all__ = ["DenoiserConfig", "build_network", "train_denoiser"]
@@ -22,19 +23,15 @@ class DenoiserConfig:
     """What fixes a trained network, apart from its images.
 
     ``steps`` optimiser steps of ``batch`` images; learning rate warmed up over ``warmup``
-    steps, then cosine to a twentieth; then ``polish`` steps with the loss weighted as in
-    ``_loss`` and the rate falling from six tenths. ``ema`` is the decay of the moving average.
-    ``mean_weight`` scales the loss on the predicted channel mean at high noise (see
-    ``_loss``). ``channels`` are the widths of the U-Net, from full resolution down.
+    steps, then cosine to a hundredth. ``ema`` is the decay of the moving average. ``channels``
+    are the widths of the U-Net, from full resolution down.
     """
 
     steps: int
-    polish: int
     batch: int
     learning_rate: float
     warmup: int
     ema: float
-    mean_weight: float
     channels: tuple[int, ...]
     seed: int
 
@@ -65,7 +62,7 @@ def train_denoiser(
     device: str = "cpu",
     observe: Callable[[int, float], None] | None = None,
 ) -> tuple[UNet2DModel, DDPMScheduler, float]:
-    """Train a noise-predicting network with the linear DDPM schedule (arXiv 2006.11239, eq. 14).
+    """Train a velocity-predicting network with the linear DDPM schedule; see ``_loss``.
 
     Args:
         images: Called with an epoch number; returns uint8 images (n, 3, h, w) for it, with the
@@ -75,17 +72,19 @@ def train_denoiser(
         observe: Called with (step, smoothed loss) after each step.
 
     Returns:
-        The moving average of the network, its scheduler (linear beta 1e-4 to 0.02, T = 1000)
-        and the smoothed loss of the last step.
+        The moving average of the network, its scheduler (linear beta 1e-4 to 0.02, T = 1000,
+        v prediction) and the smoothed loss of the last step.
 
     Raises:
         UnseenError: If ``scratch`` is damaged or belongs to another configuration, or the loss is
             not finite.
     """
     torch.manual_seed(config.seed)
-    scheduler = DDPMScheduler()  # its own sampler needs the clipping; ours never reads that
+    scheduler = DDPMScheduler(prediction_type="v_prediction")
     alpha_bar = scheduler.alphas_cumprod.to(device)
     network = build_network(config).to(device, memory_format=torch.channels_last)
+    if device == "cpu":
+        plain_norms(network, below=64)
     average = build_network(config).to(device)
     average.load_state_dict(network.state_dict())
     optimiser = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=0.0)
@@ -95,8 +94,7 @@ def train_denoiser(
         step, smooth = _load(scratch, mark, network, average, optimiser)
 
     epoch, data, order = -1, images(0), torch.empty(0)
-    total = config.steps + config.polish
-    while step < total:
+    while step < config.steps:
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         if step * config.batch // len(data) != epoch:
             epoch = step * config.batch // len(data)
@@ -109,8 +107,7 @@ def train_denoiser(
                         x.flip(-1), x)
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * _rate(step, config)
-        ceiling = 10.0 if step >= config.steps else 1.0
-        loss = _loss(network, x, alpha_bar, config.mean_weight, ceiling, generator)
+        loss = _loss(network, x, alpha_bar, generator)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -126,36 +123,24 @@ def train_denoiser(
         smooth = value if math.isnan(smooth) else smooth + 0.01 * (value - smooth)
         if observe is not None:
             observe(step, smooth)
-        if step % _SAVE_EVERY == 0 or step == total:
+        if step % _SAVE_EVERY == 0 or step == config.steps:
             _save(scratch, mark, step, smooth, network, average, optimiser)
     return average.eval(), scheduler, smooth
 
 
 def _rate(step: int, config: DenoiserConfig) -> float:
-    """Warm up linearly, then fall by a cosine to one twentieth; again, lower, while polishing."""
-    polishing = step >= config.steps
-    done = (step - config.steps) / config.polish if polishing else step / config.steps
-    cosine = 0.5 * (1 + math.cos(math.pi * done))
-    if polishing:
-        return 0.6 * cosine
-    return min(1.0, (step + 1) / config.warmup) * (0.05 + 0.95 * cosine)
+    """Warm up linearly, then fall by a cosine to one hundredth."""
+    cosine = 0.5 * (1 + math.cos(math.pi * step / config.steps))
+    return min(1.0, (step + 1) / config.warmup) * (0.01 + 0.99 * cosine)
 
 
-def _loss(
-    network: UNet2DModel,
-    x: Tensor,
-    alpha_bar: Tensor,
-    mean_weight: float,
-    ceiling: float,
-    generator: torch.Generator,
-) -> Tensor:
-    """Squared error of the noise, weighted where the ODE multiplies it.
+def _loss(network: UNet2DModel, x: Tensor, alpha_bar: Tensor, generator: torch.Generator) -> Tensor:
+    """Squared error of the velocity v = a noise - s x_0 (arXiv 2202.00512, section 4, "SNR + 1").
 
-    An error of the predicted noise moves the predicted image by sigma times as much, up to 157 at
-    level T. Two remedies: the squared error is weighted by sigma^2 between 1 and ``ceiling``^2
-    (truncated signal-to-noise weighting, Salimans & Ho 2022, arXiv 2202.00512, section 4), without
-    which samples from level T keep their noise; and the error of the channel means, one average
-    among 1,024 numbers, has a term of its own, without which they are saturated flat colours.
+    The noise is then a v + s x_t, off by only ``a`` times the network's error. A network that
+    predicts the noise itself has its error multiplied by sigma in the image that it predicts, up
+    to 157 at level T, and group normalisation hides from it how strong a sample's noise is: one
+    of this size left noise in a third of its samples by the ODE.
     """
     n = len(x)
     # One draw per stratum of the levels: the same mean loss with less variance.
@@ -167,11 +152,7 @@ def _loss(
     with torch.autocast(x.device.type, torch.bfloat16):
         noisy = (a * x + s * noise).contiguous(memory_format=torch.channels_last)
         predicted = network(noisy, t, return_dict=False)[0]
-    error = predicted.float() - noise
-    sigma = (s / a).flatten().clamp(1, 10)
-    means = error.mean((2, 3)).square().mean(1)
-    squares = error.square().mean((1, 2, 3)) * sigma.clamp(max=ceiling).square()
-    return squares.mean() + mean_weight * ((sigma - 1) * means).mean()
+    return (predicted.float() - (a * noise - s * x)).square().mean()
 
 
 def _save(
