@@ -45,7 +45,11 @@ def fetch(
 
 
 @app.command()
-def invert(model: Model, domain: Domain) -> None:
+def invert(
+    model: Model,
+    domain: Annotated[str | None, typer.Option(
+        help="A domain of params.yaml; without it, the images that the model has seen.")] = None,
+) -> None:
     """Carry a domain's fit images to every mixing level."""
     _stage("invert", model=model, domain=domain)
 
@@ -72,6 +76,12 @@ def denoise(model: Model, domain: Domain) -> None:
 def evaluate(model: Model, domain: Domain) -> None:
     """Measure the images against held-out ones."""
     _stage("evaluate", model=model, domain=domain)
+
+
+@app.command()
+def analyze(model: Model, domain: Domain) -> None:
+    """Test the claims of the paper on a domain's latents."""
+    _stage("analyze", model=model, domain=domain)
 
 
 @app.command()

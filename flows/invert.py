@@ -1,6 +1,5 @@
 """Stage ``invert``: fit images carried to every mixing level in one pass each."""
 
-
 import pandas as pd
 import torch
 
@@ -26,8 +25,10 @@ __all__ = ["grid_of", "invert"]
 
 
 @stage("invert")
-def invert(run: Run, *, model: str, domain: str) -> dict[str, object]:
+def invert(run: Run, *, model: str, domain: str | None = None) -> dict[str, object]:
     """Store the latents of a domain's fit images at every level.
+
+    Without a domain, those of the images that the model has seen, for ``analyze`` to compare with.
 
     Raises:
         UnseenError: If the checkpoint or the images are missing, or a level is out of range.
@@ -35,7 +36,10 @@ def invert(run: Run, *, model: str, domain: str) -> dict[str, object]:
     params = load_params()
     device = pick_device(params.compute.device)
     torch.set_num_threads(params.compute.threads)
-    pictures = PATHS.domain(domain) / "fit.parquet"
+    pictures = PATHS.model(model) / "seen.parquet"
+    if domain is not None:
+        pictures = PATHS.domain(domain) / "fit.parquet"
+    label, out = domain or "seen", PATHS.latents(model, domain)
     images, frame = read_pictures(pictures)
     network = load_model(PATHS.model(model), device=device, precision=params.invert.precision)
     grid = grid_of(network, params)
@@ -66,13 +70,13 @@ def invert(run: Run, *, model: str, domain: str) -> dict[str, object]:
     index = pd.DataFrame({"id": frame["id"], "part": [i // size for i in range(len(images))],
                           "row": [i % size for i in range(len(images))]})
     with work:
-        run.map(carry, parts, name=lambda part: f"{model}/{domain}/part-{part:05d}")
+        run.map(carry, parts, name=lambda part: f"{model}/{label}/part-{part:05d}")
         work.add("index.parquet", lambda path: write_index(path, index))
         names = [part_name(level, part) for level in levels for part in parts]
         rows = [min(size, len(images) - part * size) for part in parts]
         manifest = latent_manifest(TensorStore.format, network.shape, params.invert.store, levels,
                                    rows, mark)
-        work.publish(PATHS.latents(model, domain), [*names, "index.parquet"],
+        work.publish(out, [*names, "index.parquet"],
                      {**manifest, "grid": list(grid), "method": params.solver.method})
     return {"images": len(images), "levels": levels, "calls": len(grid) - 1}
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, ValidationError
 from ruamel.yaml import YAML, YAMLError
 
 from flows.sections import (
+    Analyze,
     Compare,
     Compute,
     Count,
@@ -51,6 +52,7 @@ class Params(Section):
     samplers: dict[Name, Sampler] = Field(min_length=1)
     denoise: Denoise
     evaluate: Evaluate
+    analyze: Analyze
     compare: Compare
     schedule: Schedule
     pretrain: Pretrain

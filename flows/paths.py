@@ -42,8 +42,10 @@ class Paths:
         """A domain's images: fit.parquet, held_out.parquet, rest.parquet, report.json."""
         return self._data("source", "domains", domain)
 
-    def latents(self, model: str, domain: str) -> Path:
-        """The store of inverted fit images."""
+    def latents(self, model: str, domain: str | None) -> Path:
+        """The store of inverted fit images; without a domain, of those that the model has seen."""
+        if domain is None:
+            return self._data("seen", model)
         return self._data("latents", model, domain)
 
     def priors(self, model: str, domain: str) -> Path:
@@ -57,6 +59,10 @@ class Paths:
     def generated(self, model: str, domain: str) -> Path:
         """Images and contact sheets, one of each per cell."""
         return self._data("generated", model, domain)
+
+    def analysis(self, model: str, domain: str) -> Path:
+        """Tables, plots and analysis.json of a domain's latents."""
+        return self._data("analysis", model, domain)
 
     def metrics(self, model: str, domain: str, ending: str) -> Path:
         """Metrics of all cells of a domain."""

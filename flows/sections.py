@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Compare", "Compute", "Count", "Denoise", "Domain", "Evaluate", "Extractor", "Fit",
-           "Images", "Invert", "Model", "Name", "Pipeline", "Pretrain", "Sample", "Sampler",
+__all__ = ["Analyze", "Compare", "Compute", "Count", "Denoise", "Domain", "Evaluate", "Extractor",
+           "Fit", "Images", "Invert", "Model", "Name", "Pipeline", "Pretrain", "Sample", "Sampler",
            "Schedule", "Section", "Solver"]
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
@@ -126,6 +126,15 @@ class Evaluate(Section):
 
     extractors: dict[Judge, Extractor] = Field(min_length=1)
     draws: Annotated[int, Field(ge=100)]
+
+
+class Analyze(Section):
+    """How much network time the analyses may take."""
+
+    steps: list[Count] = Field(min_length=1)
+    images: Annotated[int, Field(ge=2)]
+    etas: list[Annotated[float, Field(ge=0, le=1)]] = Field(min_length=2)
+    paths: Count
 
 
 class Compare(Section):

@@ -42,7 +42,7 @@ def parameters() -> dict:
                "held_out": 6, "limit": 20},
     }
     params["images"] |= {"size": SIZE, "skip_bad": True}
-    params["solver"] = {"method": "dpm2m", "spacing": "karras", "steps": 6}
+    params["solver"] = {"method": "dpm3m", "spacing": "karras", "steps": 6}
     params["invert"] = {"precision": "float32", "batch": 2, "part_size": 3, "store": "float16"}
     params["fit"] |= {"kinds": ["isotropic", "empirical"], "neighbours": 5}
     params["sample"] = {"count": 4}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ __all__ = ["Gaussian", "Kind"]
 
 _DENSE_LIMIT = 4096  # Largest d for which `distance` may form a (d, d) matrix.
 _FIELDS = ("mean", "factor", "diagonal")
+_Noise = Callable[[Streams, int], Tensor]  # (n, count) numbers of variance 1, one stream per row.
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,14 +150,14 @@ class Gaussian:
         directions, singular, _ = torch.linalg.svd(self.factor, full_matrices=False)
         return directions, singular.square()
 
-    def sample(self, streams: Streams) -> Tensor:
-        """Draws m + F η + sqrt(v) ε, shape (len(streams), d), float64; one stream per row."""
+    def sample(self, streams: Streams, noise: _Noise = Streams.normal) -> Tensor:
+        """Draws m + F η + sqrt(v) ε, float64 (len(streams), d), ε and η by ``noise``."""
         draws = self.mean.repeat(len(streams), 1)
         # ε first: laws with and without a factor then share it for one sample id.
         if (self.diagonal > 0).any():
-            draws += self.diagonal.sqrt() * streams.normal(self._d).to(draws)
+            draws += self.diagonal.sqrt() * noise(streams, self._d).to(draws)
         if self.factor.shape[1]:
-            draws += streams.normal(self.factor.shape[1]).to(draws) @ self.factor.T
+            draws += noise(streams, self.factor.shape[1]).to(draws) @ self.factor.T
         return draws
 
     def log_prob(self, x: Tensor) -> Tensor:

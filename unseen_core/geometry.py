@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -41,15 +42,39 @@ class Judge:
                               "raise the domain's fit parameter or add images")
         return cls(flat, flat.mean(0), min(neighbours, len(flat) - 3))
 
+    @cached_property
+    def gram(self) -> Tensor:
+        """Inner products of the references, float64 (N, N)."""
+        return self.references @ self.references.T
+
     def statistics(self, x: Tensor, order: Tensor, excluded: Tensor | None = None) -> Tensor:
         """Return the five STATISTICS of states.
+
+        Args:
+            x: float64 (n, d).
+            order: As for ``from_products``.
+            excluded: As for ``from_products``.
+
+        Returns:
+            float64 (n, 5).
+
+        Raises:
+            UnseenError: If fewer than two references are left.
+        """
+        return self.from_products(x @ self.references.T, x.square().sum(1), order, excluded)
+
+    def from_products(
+        self, product: Tensor, square: Tensor, order: Tensor, excluded: Tensor | None = None
+    ) -> Tensor:
+        """Return the five STATISTICS of states known by their inner products alone.
 
         Radius |x|; distance to the references' mean; and, over K references in random order
         (method of arXiv 2310.09213, its released code), the mean distance, the mean angle at
         the origin, and the mean angle at x between consecutive references.
 
         Args:
-            x: float64 (n, d).
+            product: float64 (n, N), inner products with the references.
+            square: float64 (n,), squared lengths.
             order: int64 (n, N), a random order of the references for each state.
             excluded: int64 (n, p), references not to be used (a state's own parents), or None.
                 Fewer than K others then judge, where only fewer are left.
@@ -60,31 +85,29 @@ class Judge:
         Raises:
             UnseenError: If fewer than two references are left.
         """
-        n, total = len(x), len(self.references)
-        allowed = total - (0 if excluded is None else excluded.shape[1])
+        total, barred = len(self.references), 0 if excluded is None else excluded.shape[1]
+        allowed = total - barred
         if allowed < 2:
             raise UnseenError(f"{total} fit images leave {allowed} to judge a start state by; use "
                               "fewer parents or more fit images")
-        product = x @ self.references.T  # (n, N)
-        square = x.square().sum(1, keepdim=True)
-        norms = self.references.square().sum(1)
-        distance = (square - 2 * product + norms).clamp_min(0).sqrt()
-        if excluded is not None and excluded.shape[1]:
-            barred = torch.zeros(n, total, dtype=torch.bool).scatter_(1, excluded, True)
+        count = min(self.neighbours + 1, allowed)
+        picked = order[:, : count + barred]
+        if barred:
+            own = (picked[:, :, None] == excluded[:, None]).any(2)
             # Stable sort: allowed references first, in their random order.
-            order = order.gather(1, barred.gather(1, order).int().argsort(stable=True, dim=1))
-        picked = order[:, : min(self.neighbours + 1, allowed)]
-        first, second = picked[:, :-1], picked[:, 1:]
-        near = distance.gather(1, picked)
-        cosine = product.gather(1, first) / (square.sqrt() * norms[first].sqrt())
-        gram = self.references @ self.references.T
+            picked = picked.gather(1, own.int().argsort(stable=True, dim=1))[:, :count]
+        norms, p = self.gram.diagonal()[picked], product.gather(1, picked)
+        near = (square[:, None] - 2 * p + norms).clamp_min(0).sqrt()
+        radius = square.sqrt()
+        cosine = p[:, :-1] / (radius[:, None] * norms[:, :-1].sqrt())
         # cos of the angle at x between a - x and b - x, from inner products only
-        inner = (gram[first, second] - product.gather(1, first)
-                 - product.gather(1, second) + square)
+        inner = (self.gram[picked[:, :-1], picked[:, 1:]] - p[:, :-1] - p[:, 1:]
+                 + square[:, None])
         corner = inner / (near[:, :-1] * near[:, 1:]).clamp_min(1e-300)
+        centre = square - 2 * product.mean(1) + self.mean.square().sum()
         return torch.stack([
-            square[:, 0].sqrt(),
-            (x - self.mean).norm(dim=1),
+            radius,
+            centre.clamp_min(0).sqrt(),
             near[:, :-1].mean(1),
             angle_degrees(cosine).mean(1),
             angle_degrees(corner).mean(1),

@@ -12,6 +12,7 @@ from unseen_core.errors import UnseenError
 __all__ = [
     "Interval",
     "check_features",
+    "cubic_kernel",
     "frechet_distance",
     "kernel_distance",
     "kid",
@@ -90,8 +91,16 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     return (shift @ shift + x.square().sum() + y.square().sum() - 2 * overlap).item()
 
 
-def _cubic(x: Tensor, y: Tensor) -> Tensor:
-    """Return the polynomial kernel (f·g/d + 1)³ of every pair, shape (n, m)."""
+def cubic_kernel(x: Tensor, y: Tensor) -> Tensor:
+    """Return the kernel (f·g/d + 1)³ of every pair (Bińkowski et al. 2018, arXiv 1801.01401).
+
+    Args:
+        x: Features, shape (n, d); features are taken as they are, not standardised.
+        y: Features, shape (m, d), same dtype.
+
+    Returns:
+        Shape (n, m).
+    """
     return (x @ y.T / x.shape[1] + 1) ** 3
 
 
@@ -132,7 +141,7 @@ def kernel_distance(
                           "level between 0 and 1")
     n, m = len(x), len(y)
     both = torch.cat([x, y]).double()
-    gram = _cubic(both, both)
+    gram = cubic_kernel(both, both)
     mean = gram.mean(0)
     gram = gram - mean - mean[:, None] + mean.mean()
     within_x = gram[:n, :n].fill_diagonal_(0)
@@ -188,8 +197,8 @@ def kid(
     for _ in range(subsets):
         b = y[torch.from_numpy(random.choice(len(y), size, replace=False))]
         a = x[torch.from_numpy(random.choice(len(x), size, replace=False))]
-        within = _cubic(a, a).fill_diagonal_(0).sum() + _cubic(b, b).fill_diagonal_(0).sum()
-        across = _cubic(a, b).sum()
+        within = sum(cubic_kernel(z, z).fill_diagonal_(0).sum() for z in (a, b))
+        across = cubic_kernel(a, b).sum()
         distances.append((within / (size * (size - 1)) - 2 * across / size**2).item())
     return float(np.mean(distances)), float(np.std(distances))
 

@@ -50,6 +50,15 @@ def test_statistics_equal_a_loop_over_pairs() -> None:
     torch.testing.assert_close(found, torch.tensor(wanted), rtol=1e-10, atol=1e-10)
 
 
+def test_inner_products_are_enough() -> None:
+    references, x = 0.5 + normals(0, 9, 4), normals(1, 6, 4)
+    judge, order, own = Judge.of(references, neighbours=4), orders(2, 6, 9), orders(3, 6, 9)[:, :2]
+    turn = torch.linalg.qr(normals(4, 7, 4))[0]  # the same states in 7 dimensions
+    found = Judge.of(references @ turn.T, neighbours=4).statistics(x @ turn.T, order, own)
+    wanted = judge.from_products(x @ references.T, x.square().sum(1), order, own)
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+
+
 def test_images_are_flattened_and_neighbours_capped() -> None:
     references = normals(0, 6, 12)
     judge = Judge.of(references.float().reshape(6, 3, 2, 2), neighbours=10)

@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from dataclasses import fields
 
 from unseen_core.errors import UnseenError
+from unseen_core.starts.bands import Bands
 from unseen_core.starts.baseline import Noise, Reconstruction
 from unseen_core.starts.geometric import Geometric
 from unseen_core.starts.prior import Prior
 from unseen_core.starts.protocol import StartContext, StartSampler, StartStates
 from unseen_core.starts.slerp import Slerp, slerp
 
-__all__ = ["STARTS", "Geometric", "Noise", "Prior", "Reconstruction", "Slerp", "StartContext",
-           "StartSampler", "StartStates", "build_sampler", "slerp"]
+__all__ = ["STARTS", "Bands", "Geometric", "Noise", "Prior", "Reconstruction", "Slerp",
+           "StartContext", "StartSampler", "StartStates", "build_sampler", "slerp"]
 
 STARTS: Mapping[str, type[StartSampler]] = {
     "noise": Noise,
@@ -19,6 +20,7 @@ STARTS: Mapping[str, type[StartSampler]] = {
     "prior": Prior,
     "slerp": Slerp,
     "geometric": Geometric,
+    "bands": Bands,
 }
 
 

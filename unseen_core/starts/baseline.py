@@ -1,10 +1,11 @@
 """The two ends of the scale: nothing of the domain, and nothing but its images."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from unseen_core.rng import Streams
+from unseen_core.starts.parents import check_eta
 from unseen_core.starts.protocol import StartContext, StartStates
 
 __all__ = ["Noise", "Reconstruction"]
@@ -21,9 +22,21 @@ class Noise:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """The references themselves, in order: the floor of any distance, and all of them copies."""
+    """The references themselves, in order: the floor of any distance, and all of them copies.
+
+    Attributes:
+        eta: Share of fresh noise while denoising, 0..1: how much the content of an image
+            tolerates before it is lost (the bandwidth of arXiv 2310.09213).
+    """
+
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        check_eta(self.eta)
 
     def draw(self, context: StartContext, streams: Streams) -> StartStates:
         """Return the first ``len(streams)`` references, starting again when they run out."""
         rows = torch.arange(len(streams)) % len(context.references)
-        return StartStates.untested(context.references[rows], context.level, rows[:, None])
+        states = StartStates.untested(context.references[rows], context.level, rows[:, None])
+        return replace(states, eta=self.eta)

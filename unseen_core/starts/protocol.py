@@ -1,7 +1,7 @@
 """What a start-state sampler sees and what it returns."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -13,9 +13,13 @@ from unseen_core.gaussian import Gaussian
 from unseen_core.geometry import Envelope, Judge
 from unseen_core.rng import Streams
 from unseen_core.schedule import Schedule
+from unseen_core.span import Span, Whole, coordinates_of
 from unseen_core.types import Level
+from unseen_core.windows import reference_window
 
 __all__ = ["StartContext", "StartSampler", "StartStates"]
+
+_LIFTED = 64  # States in full at a time.
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +65,43 @@ class StartContext:
             raise UnseenError(f"prior kind {kind!r} was not fitted; add it to fit.kinds "
                               f"({', '.join(self.priors)})")
         return self.priors[kind]
+
+    def span(self, kind: str | None = None) -> Span | Whole:
+        """Return the coordinates of blends of the references and of draws of a prior kind.
+
+        Raises:
+            UnseenError: If ``fit`` did not make that kind.
+        """
+        if kind not in self._spans:
+            prior = None if kind is None else self.prior(kind)
+            self._spans[kind] = coordinates_of(self.judge.references, prior)
+        return self._spans[kind]
+
+    def within(self, span: Span | Whole, window: str = "envelope") -> "StartContext":
+        """Return this context with states written in a span's coordinates, to be tested there.
+
+        Args:
+            span: Of this context.
+            window: One of WINDOWS, the bounds to test against.
+        """
+        envelope, neighbours = self.envelope, self.neighbours
+        if window != "envelope":
+            envelope, neighbours = reference_window(window, span.references)
+        return replace(self, references=span.references, envelope=envelope, neighbours=neighbours)
+
+    def lift(self, span: Span | Whole, states: Tensor, streams: Streams) -> Tensor:
+        """Return states (n, ...) of a span in full, float32 (n, c, h, w)."""
+        x = torch.empty(len(states), *self.shape)
+        for start in range(0, len(x), _LIFTED):
+            rows = slice(start, start + _LIFTED)
+            full = span.lift(states[rows].flatten(1).double(), streams[rows])
+            x[rows] = full.reshape(-1, *self.shape)
+        return x
+
+    @cached_property
+    def _spans(self) -> dict[str | None, Span | Whole]:
+        """Spans made so far, by prior kind."""
+        return {}
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,13 +1,15 @@
 """Interpolation between latents on the sphere, as in the reference implementation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
 from unseen_core.rng import Streams
+from unseen_core.starts.parents import keep_inside
 from unseen_core.starts.protocol import StartContext, StartStates
+from unseen_core.windows import check_window
 
 __all__ = ["Slerp", "slerp"]
 
@@ -40,28 +42,55 @@ def slerp(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
 class Slerp:
     """A random point of a path of ``points`` from a reference to a partner, ends excluded.
 
+    ``partner: isotropic-reference, points: 20, window: v2`` is the second release of the
+    reference implementation, which tests every point of a path; here a point that fails is
+    followed by one of another path, so that start states are independent.
+
     Attributes:
         partner: ``"reference"`` for a second reference, or a kind of prior for a draw of it
             (the two variants of the published code).
         points: Points on the path, >= 1; weights are 1/(points+1) ... points/(points+1).
+        window: ``"none"`` keeps every point; the others are those of ``Geometric``. A point's
+            own references do not judge it.
+        trials: Candidates per start state before giving up, >= 1; counts only with a window.
     """
 
     partner: str = "reference"
     points: int = 10
+    window: str = "none"
+    trials: int = 2000
 
     def __post_init__(self) -> None:
-        """Check the number of points."""
+        """Check the ranges."""
         if self.points < 1:
             raise UnseenError(f"points {self.points} is too few; use at least 1")
+        if self.trials < 1:
+            raise UnseenError(f"trials {self.trials} is too few; use at least 1")
+        check_window(self.window, "none")
 
     def draw(self, context: StartContext, streams: Streams) -> StartStates:
-        """Return points of as many paths as there are streams."""
-        flat = context.references.flatten(1).double()
-        parents = streams.choose(len(flat), 2)
-        place = (streams.uniform(16)[:, 0] * self.points).floor() + 1
-        end = flat[parents[:, 1]]
-        if self.partner != "reference":
-            end = context.prior(self.partner).sample(streams)
-            parents = parents[:, :1]
-        x = slerp(flat[parents[:, 0]], end, place / (self.points + 1))
-        return StartStates.untested(x.reshape(-1, *context.shape), context.level, parents)
+        """Return points of as many paths as there are streams, or accepted points.
+
+        Raises:
+            UnseenError: If some start state finds no accepted point.
+        """
+        pair = self.partner == "reference"
+        span = context.span(None if pair else self.partner)
+        references = span.references
+
+        def propose(active: Streams) -> tuple[Tensor, Tensor]:
+            made_of = active.choose(len(references), 2)
+            place = (active.uniform(16)[:, 0] * self.points).floor() + 1
+            end = references[made_of[:, 1]] if pair else span.draw(active)
+            # Only the partner has a part outside the span, so the circle is exact there.
+            states = slerp(references[made_of[:, 0]], end, place / (self.points + 1))
+            return states, made_of if pair else made_of[:, :1]
+
+        if self.window == "none":
+            states, made_of = propose(streams)
+            kept = StartStates.untested(states, context.level, made_of)
+        else:
+            kept = keep_inside(
+                context.within(span, self.window), streams, propose, parents=2 if pair else 1,
+                trials=self.trials, name="slerp", mend="Use another partner or window")
+        return replace(kept, x=context.lift(span, kept.x, streams))

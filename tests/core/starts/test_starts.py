@@ -13,6 +13,7 @@ from unseen_core.errors import UnseenError
 from unseen_core.gaussian import Gaussian
 from unseen_core.starts import (
     STARTS,
+    Bands,
     Geometric,
     Noise,
     Prior,
@@ -22,6 +23,7 @@ from unseen_core.starts import (
     slerp,
 )
 from unseen_core.transport import denoise
+from unseen_core.truncated import truncated_variance
 
 SAMPLES = 2000
 
@@ -105,12 +107,23 @@ def geometric_row(world) -> None:
     assert ((world.denoised(starts.x).mean(0) - world.target.mean).abs() < 5 * error).all()
 
 
+def bands_row(world) -> None:
+    """Low frequencies of one reference and the rest of another keep the references' mean."""
+    starts = Bands(cut=1.0, near=0, shell="none").draw(world.context, world.streams(SAMPLES))
+    x, judge = starts.x.flatten(1).double(), world.context.judge
+    share = 1 / SAMPLES + 1 / len(world.images)
+    assert ((x.mean(0) - judge.mean).abs() < 5 * (judge.references.var(0) * share).sqrt()).all()
+    error = (dense(world.target).diagonal() * share).sqrt()
+    assert ((world.denoised(starts.x).mean(0) - world.target.mean).abs() < 5 * error).all()
+
+
 ROWS: dict[str, Callable[..., None]] = {
     "noise": noise_row,
     "reconstruction": reconstruction_row,
     "prior": prior_row,
     "slerp": slerp_row,
     "geometric": geometric_row,
+    "bands": bands_row,
 }
 
 
@@ -154,13 +167,37 @@ def test_slerp_draws_points_of_its_own_paths(world, partner: str) -> None:
         assert (chosen[:, 0] != chosen[:, 1]).all()
     else:
         again.uniform(16)
-        ends = world.context.prior(partner).sample(again)
+        span = world.context.span(partner)
+        ends = span.lift(span.draw(again), again)
         assert torch.equal(starts.parents, chosen[:, :1])
     weights = [torch.full((n,), k / (points + 1)) for k in range(1, points + 1)]
     paths = torch.stack([slerp(flat[chosen[:, 0]], ends, w) for w in weights], 1)
     gaps = (paths - starts.x.flatten(1)[:, None].double()).norm(dim=2)
     assert (gaps.min(1).values < 1e-5).all()
     assert gaps.argmin(1).unique().tolist() == list(range(points))
+
+
+def test_slerp_keeps_points_inside_a_window(world) -> None:
+    sampler = Slerp("isotropic", window="envelope")
+    starts, alone = (sampler.draw(world.context, world.streams(40)[rows])
+                     for rows in (slice(None), [7]))
+    assert starts.proposed > 40 and starts.parents.shape == (40, 1)
+    torch.testing.assert_close(alone.x[0], starts.x[7], rtol=1e-6, atol=1e-6)
+    radius = starts.x.flatten(1).norm(dim=1)
+    envelope = world.context.envelope
+    assert ((radius >= envelope.low[0] - 1e-5) & (radius <= envelope.high[0] + 1e-5)).all()
+    with pytest.raises(UnseenError, match=r"slerp .*2 of 2 start states found none in 5 trials"):
+        Slerp(window="v2-published", trials=5).draw(world.context, world.streams(2))
+
+
+@pytest.mark.parametrize("kind", ["isotropic", "empirical"])
+def test_truncated_draws_keep_the_fitted_law(world, kind: str) -> None:
+    starts = Prior(kind, truncate=1.0).draw(world.context, world.streams(SAMPLES))
+    fitted, x = world.context.prior(kind), starts.x.flatten(1).double()
+    assert_law(x, fitted.mean, dense(fitted), share=1 / SAMPLES)
+    if kind == "isotropic":
+        bound = fitted.diagonal.sqrt() / truncated_variance(1.0) ** 0.5
+        assert (x - fitted.mean).abs().max() <= bound * (1 + 1e-5)
 
 
 @given(seed=st.integers(0, 10_000), weight=st.floats(0, 1), scale=st.floats(1e-3, 1e3))
@@ -202,7 +239,7 @@ def test_build_sampler_sets_fields() -> None:
         ({"sampler": "slrp"}, "'slrp' is not known; use one of noise"),
         ({}, "'None' is not known"),
         ({"sampler": "noise", "kind": "isotropic"}, "no setting 'kind'; it takes no settings"),
-        ({"sampler": "geometric", "parent": 2}, "no setting 'parent'; it takes alpha, near"),
+        ({"sampler": "geometric", "parent": 2}, "no setting 'parent'; it takes alpha, eta"),
         ({"sampler": "geometric", "parents": "two"}, "'two' is not of type int"),
         ({"sampler": "geometric", "parents": 2.5}, "2.5 is not of type int"),
         ({"sampler": "geometric", "near": True}, "True is not of type int"),
@@ -215,6 +252,8 @@ def test_build_sampler_sets_fields() -> None:
         ({"sampler": "geometric", "alpha": float("inf")}, "alpha inf"),
         ({"sampler": "geometric", "parents": 4, "near": 2}, "near 2 is too small"),
         ({"sampler": "slerp", "points": 0}, "points 0 is too few"),
+        ({"sampler": "slerp", "trials": 0}, "trials 0 is too few"),
+        ({"sampler": "prior", "truncate": 0.01}, "truncate 0.01 is out of range"),
     ],
 )
 def test_build_sampler_names_the_mend(settings: dict[str, object], words: str) -> None:

@@ -1,0 +1,206 @@
+"""Stage ``analyze``: what the paper claims of inverted images, measured on one domain."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from flows.analysis_plots import plot_analysis
+from flows.extractors import load_extractor
+from flows.fit import load_priors, references_at
+from flows.invert import grid_of
+from flows.params import Params, load_params
+from flows.paths import PATHS
+from flows.run import Run
+from flows.stage import stage
+from flows.walks import Walker
+from unseen_core.analysis import (
+    gaussianity,
+    geometry_table,
+    identities,
+    prior_gap,
+    rejection,
+    separability,
+    spread,
+)
+from unseen_core.analysis.reconstruction import reconstruction
+from unseen_core.denoiser import UNetEps, load_model
+from unseen_core.device import pick_device
+from unseen_core.features import extract
+from unseen_core.geometry import Envelope, Judge
+from unseen_core.images import to_float
+from unseen_core.probe import fit_probe
+from unseen_core.rng import Streams
+from unseen_core.store import TensorStore, read_json, read_pictures, write_frame, write_json
+
+__all__ = ["analyze", "read_analyses", "scalars_of"]
+
+_FEWEST = 16  # images of either domain: below, no test of normality has any power
+_CANDIDATES = 200  # drawn of each law that the geometry test is asked about
+
+
+@stage("analyze")
+def analyze(run: Run, *, model: str, domain: str) -> dict[str, object]:
+    """Write data/analysis: tables as JSON, one row per level as CSV and Parquet, plots.
+
+    Raises:
+        UnseenError: If latents, priors or a checkpoint are missing.
+    """
+    params = load_params()
+    device = pick_device(params.compute.device)
+    torch.set_num_threads(params.compute.threads)
+    network = load_model(PATHS.model(model), device=device, precision=params.invert.precision)
+    images, _ = references_at(model, domain, 0)
+    seen_images, _ = read_pictures(PATHS.model(model) / "seen.parquet")
+    seen = TensorStore(PATHS.latents(model, None))
+    out = PATHS.analysis(model, domain)
+    shutil.rmtree(out, ignore_errors=True)
+    fewest = min(len(images), len(seen_images))
+    if fewest < _FEWEST:
+        run.log.warning("analyze: %s images are too few for its tests; use %s fit images or more",
+                        fewest, _FEWEST)
+        write_json(out / "analysis.json", {"model": model, "domain": domain, "images": fewest,
+                                           "levels": {}})
+        return {"levels": []}
+
+    def at_level(level: int) -> dict[str, object]:
+        unseen, _ = references_at(model, domain, level)
+        return _latents(params, network, model, domain, level, unseen, seen.all(level), images)
+
+    levels = sorted(params.levels)
+    tables = run.map(at_level, levels, name=lambda level: f"{model}/{domain}/L{level:04d}")
+    trips = {side: reconstruction(network, x[: params.analyze.images].to(device), levels,
+                                  params.analyze.steps, method=params.solver.method,
+                                  spacing=params.solver.spacing)
+             for side, x in (("unseen", images), ("seen", to_float(seen_images)))}
+    walker = _walker(params, model, domain, device)
+    widths = walker.bandwidths(levels)
+    walks, sheet = walker.walks(levels[(len(levels) - 1) // 2])
+    for level, table in zip(levels, tables, strict=True):
+        table["bandwidth"] = widths[level]
+    report = {"model": model, "domain": domain, "images": len(images), "seen": len(seen_images),
+              "levels": {str(k): table for k, table in zip(levels, tables, strict=True)},
+              "reconstruction": trips, "walks": walks}
+    write_json(out / "analysis.json", report)
+    frame = pd.DataFrame([{"level": level, **scalars_of(table)}
+                          for level, table in zip(levels, tables, strict=True)])
+    write_frame(out / "levels.parquet", frame)
+    frame.to_csv(out / "levels.csv", index=False, float_format="%.6g")
+    sheet.save(out / "walks.png")
+    plot_analysis(report, out / "analysis.png")
+    return {"levels": levels}
+
+
+def _latents(
+    params: Params,
+    network: UNetEps,
+    model: str,
+    domain: str,
+    level: int,
+    unseen: Tensor,
+    seen: Tensor,
+    images: Tensor,
+) -> dict[str, object]:
+    """Return every table of one level, JSON-able."""
+    seed = params.seed
+    priors, envelope = load_priors(PATHS.priors(model, domain), level)
+    streams = Streams(seed, f"{domain}/analyze/L{level:04d}",
+                      [str(i) for i in range(_CANDIDATES)])
+    candidates = {"noise": streams.normal(*unseen.shape[1:]), "seen latents": seen}
+    candidates |= {f"prior {kind}": prior.sample(streams).reshape(-1, *unseen.shape[1:])
+                   for kind, prior in priors.items()}
+    passed = rejection(Judge.of(unseen, neighbours=params.fit.neighbours), envelope, candidates,
+                       seed=seed)
+    passed |= rejection(*_half(params, unseen, streams), seed=seed)
+    deep = {side: _bottleneck(network, x, level) for side, x in (("unseen", unseen),
+                                                                 ("seen", seen))}
+    geometry = {"unseen": geometry_table(unseen, seed=seed),
+                "seen": geometry_table(seen, seed=seed),
+                "gaussian": identities(unseen),
+                "unseen bottleneck": geometry_table(deep["unseen"], seed=seed),
+                "seen bottleneck": geometry_table(deep["seen"], seed=seed)}
+    return {
+        "gaussianity": gaussianity(unseen, seed=seed).summary(),
+        "geometry": geometry,
+        "separability": separability(seen, unseen, seed=seed).summary(),
+        "separability bottleneck": separability(deep["seen"], deep["unseen"],
+                                                seed=seed).summary(),
+        "prior_gap": prior_gap(unseen, images, network.schedule, level, seed=seed).summary(),
+        "spread": spread(unseen, neighbours=params.fit.neighbours, seed=seed),
+        "passed": {name: rates.summary() for name, rates in passed.items()},
+    }
+
+
+def _half(
+    params: Params, unseen: Tensor, streams: Streams
+) -> tuple[Judge, Envelope, dict[str, Tensor]]:
+    """Return a judge and an envelope of every other latent, and the rest as candidates.
+
+    They are natural states that the test has not seen: it should pass its coverage of them.
+    """
+    judge = Judge.of(unseen[::2], neighbours=params.fit.neighbours)
+    count = len(judge.references)
+    order = streams[:count].choose(count, count) if count <= len(streams) else None
+    if order is None:
+        order = torch.rand(count, count, generator=torch.Generator().manual_seed(params.seed)
+                           ).argsort(1)
+    envelope = Envelope.calibrate(judge, order, coverage=params.fit.coverage)
+    return judge, envelope, {"held-out latents": unseen[1::2]}
+
+
+def _bottleneck(network: UNetEps, latents: Tensor, level: int) -> Tensor:
+    """Return the middle block's activations of latents, in batches."""
+    parts = [network.bottleneck(x.to(network.device), level).cpu() for x in latents.split(25)]
+    return torch.cat(parts)
+
+
+def _walker(params: Params, model: str, domain: str, device: str) -> Walker:
+    """Return what carries altered latents down and judges the images."""
+    network = load_model(PATHS.model(model), device=device, precision=params.denoise.precision)
+    name, section = next(iter(params.evaluate.extractors.items()))
+    weights = Path(section.weights) if section.weights else None
+    extractor = load_extractor(name, weights, section.sha256, device)
+    seen, _ = read_pictures(PATHS.model(model) / "seen.parquet")
+    fit_images, _ = read_pictures(PATHS.domain(domain) / "fit.parquet")
+    probe = fit_probe(extract(extractor, seen), extract(extractor, fit_images))
+    return Walker(network, grid_of(network, params), params, extractor, probe,
+                  TensorStore(PATHS.latents(model, domain)),
+                  TensorStore(PATHS.latents(model, None)), fit_images)
+
+
+def scalars_of(table: dict[str, object]) -> dict[str, float]:
+    """Return the figures of one level that are worth a curve over levels."""
+    gauss, split, gap = table["gaussianity"], table["separability"], table["prior_gap"]
+    deep = table["separability bottleneck"]
+    figures = {
+        "norm": gauss["norm"]["mean"], "norm_sd": gauss["norm"]["sd"],
+        "norm_over_sqrt_d": gauss["norm"]["mean"] / gauss["norm"]["sqrt_d"],
+        "effective_rank": gauss["effective_rank"]["debiased"],
+        "projections_rejected": gauss["projections"]["rejected"],
+        "projections_rejected_bh": gauss["projections"]["rejected_bh"],
+        "components_rejected_bh": gauss["components"]["rejected_bh"],
+        "centre_ratio": split["ratio"], "centre_threshold": split["threshold"],
+        "centre_ratio_effective": split["effective_ratio"],
+        "centre_ratio_bottleneck": deep["ratio"],
+        "accuracy_centroid": split["measured"]["centroid"]["value"],
+        "accuracy_svm": split["measured"]["svm"]["value"],
+        "mean_offset": gap["mean"]["offset"], "mean_offset_noise": gap["mean"]["paired_noise"],
+        "trace_ratio": gap["trace_ratio"],
+        "nats_per_dimension": gap["nats_per_dimension"]["gap"],
+        "bandwidth_content": table["bandwidth"]["content"]["value"],
+        "bandwidth_target": table["bandwidth"]["target"]["value"],
+    }
+    figures |= {f"pair_distance_{side}": table["geometry"][side]["pair_distance"]["mean"]
+                for side in ("unseen", "seen")}
+    figures |= {f"origin_angle_{side}": table["geometry"][side]["origin_angle"]["mean"]
+                for side in ("unseen", "seen")}
+    figures |= {f"pass_{name.replace(' ', '_')}": rates["joint"]["value"]
+                for name, rates in table["passed"].items()}
+    return figures
+
+
+def read_analyses(folder: Path) -> list[dict[str, object]]:
+    """Return the analyses of all models and domains below data/analysis, in the order of names."""
+    return [read_json(path) for path in sorted(folder.glob("*/*/analysis.json"))]

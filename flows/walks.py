@@ -1,0 +1,118 @@
+"""Walks from inverted images: fresh noise on the way down, and paths from one image to another."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from flows.params import Params
+from unseen_core.analysis.bandwidth import bandwidth
+from unseen_core.denoiser import UNetEps
+from unseen_core.features import extract
+from unseen_core.images import sheet, to_float, to_uint8
+from unseen_core.probe import Probe, wilson
+from unseen_core.rng import Streams
+from unseen_core.starts.paths import path
+from unseen_core.store import TensorStore
+from unseen_core.transport import ancestral, denoise
+from unseen_core.types import FeatureExtractor
+
+__all__ = ["Walker"]
+
+_POINTS = 11
+
+
+@dataclass(frozen=True, eq=False)
+class Walker:
+    """Carries latents down and judges the images.
+
+    Attributes:
+        network: The frozen network.
+        grid: The grid of inversion.
+        params: All parameters.
+        extractor, probe: Say whether an image is in the target domain.
+        unseen, seen: Latents of both domains.
+        images: Fit images, uint8 (n, 3, h, w).
+    """
+
+    network: UNetEps
+    grid: tuple[int, ...]
+    params: Params
+    extractor: FeatureExtractor
+    probe: Probe
+    unseen: TensorStore
+    seen: TensorStore
+    images: Tensor
+
+    def bandwidths(self, levels: Sequence[int]) -> dict[int, dict[str, object]]:
+        """Return the bandwidth of the first latents at each level, in two senses of content.
+
+        ``target``: the share of images that the probe still puts in the target domain;
+        ``content``: the cosine of an image's deviation from the mean fit image with that of the
+        original.
+        """
+        count, etas = self.params.analyze.images, self.params.analyze.etas
+        original = to_float(self.images[:count]).flatten(1)
+        mean = to_float(self.images).flatten(1).mean(0)
+        found: dict[int, dict[str, object]] = {}
+        for level in levels:
+            latents = self.unseen.all(level)[:count]
+            content, target = [], []
+            for eta in etas:
+                streams = Streams(self.params.seed, f"bandwidth/L{level:04d}/{eta}",
+                                  [str(i) for i in range(len(latents))])
+                images = self._down(latents, level, eta, streams)
+                flat = to_float(images).flatten(1)
+                content.append(torch.cosine_similarity(flat - mean, original - mean))
+                target.append(self.probe.in_target(extract(self.extractor, images)))
+            found[level] = {"etas": list(etas)}
+            for name, kept in (("content", content), ("target", target)):
+                rows = torch.stack(kept).double().numpy()
+                width = bandwidth(etas, rows, seed=self.params.seed)
+                found[level][name] = {"kept": rows.mean(1).tolist(), "value": width.value,
+                                      "low": width.low, "high": width.high}
+        return found
+
+    def walks(self, level: int) -> tuple[dict[str, object], Image.Image]:
+        """Return the share in the target domain along paths, and a sheet of one path of each.
+
+        From seen to unseen latents along the great circle about the origin; between unseen
+        latents along the same, and on the shell about their mean.
+        """
+        count = min(self.params.analyze.paths, len(self.seen.ids), len(self.unseen.ids) // 2)
+        unseen, seen = self.unseen.all(level).double(), self.seen.all(level).double()
+        mean = unseen.mean(0)
+        ends = {"seen to unseen, slerp": (seen[:count], unseen[:count], "slerp"),
+                "unseen to unseen, slerp": (unseen[:count], unseen[count : 2 * count], "slerp"),
+                "unseen to unseen, shell": (unseen[:count], unseen[count : 2 * count], "shell")}
+        found: dict[str, object] = {"level": level}
+        pictures = []
+        for name, (first, last, kind) in ends.items():
+            states = torch.stack([path(x, y, _POINTS, kind=kind, mean=mean)
+                                  for x, y in zip(first, last, strict=True)])
+            images = self._down(states.flatten(0, 1).float(), level)
+            odds = self.probe.log_odds(extract(self.extractor, images)).reshape(count, _POINTS)
+            shares = [wilson(int((column > 0).sum()), count) for column in odds.T]
+            found[name] = {"paths": count, "in_target": [share.value for share in shares],
+                           "low": [share.low for share in shares],
+                           "high": [share.high for share in shares],
+                           "log_odds": odds.mean(0).tolist()}
+            pictures.append(images[:_POINTS])
+        return found, sheet(torch.cat(pictures), columns=_POINTS, captions=list(ends))
+
+    def _down(
+        self, states: Tensor, level: int, eta: float = 0.0, streams: Streams | None = None
+    ) -> Tensor:
+        """Return images of states, uint8; by the ancestral sampler where there are streams."""
+        part = self.grid[: self.grid.index(level) + 1]
+        size, images = self.params.denoise.batch, []
+        for i in range(0, len(states), size):
+            x = states[i : i + size].to(self.network.device)
+            if eta > 0 and streams is not None:
+                down = ancestral(self.network, x, part, eta=eta, streams=streams[i : i + size])
+            else:
+                down = denoise(self.network, x, part, method=self.params.solver.method)
+            images.append(down.cpu())
+        return to_uint8(torch.cat(images))

@@ -1,0 +1,124 @@
+"""Steps that samplers share: whose blend a candidate is, and which candidates are kept."""
+
+from collections.abc import Callable
+
+import torch
+from scipy.special import gammaincinv
+from torch import Tensor
+
+from unseen_core.errors import UnseenError
+from unseen_core.geometry import STATISTICS
+from unseen_core.rng import Streams
+from unseen_core.starts.protocol import StartContext, StartStates
+
+__all__ = ["check_eta", "choose_parents", "dirichlet", "keep_inside"]
+
+
+def check_eta(eta: float) -> None:
+    """Refuse a share of fresh noise outside 0..1.
+
+    Raises:
+        UnseenError: If it is.
+    """
+    if not 0 <= eta <= 1:
+        raise UnseenError(f"eta {eta} is out of range; use 0 to 1")
+
+
+def choose_parents(streams: Streams, references: Tensor, count: int, near: int) -> Tensor:
+    """Draw distinct references per stream, the others among the nearest of the first.
+
+    Args:
+        streams: One per row.
+        references: What nearness is measured on, float64 (N, d).
+        count: Parents per row, >= 1.
+        near: Nearest neighbours of the first parent that the others are drawn from; 0 draws all
+            from all.
+
+    Returns:
+        int64 (n, count), rows of ``references``.
+
+    Raises:
+        UnseenError: If there are fewer references than parents or neighbours asked for.
+    """
+    total = len(references)
+    if near == 0 or count == 1:
+        return streams.choose(total, count)
+    if near > total - 1:
+        raise UnseenError(f"near {near} needs more than {total} fit images; lower it")
+    first = streams.choose(total, 1)
+    # Between all pairs, whatever rows are asked for: rounding must not depend on the batch.
+    distance = torch.cdist(references, references).fill_diagonal_(-1)
+    neighbours = distance.argsort(1)[:, 1 : near + 1][first[:, 0]]
+    return torch.cat([first, neighbours.gather(1, streams.choose(near, count - 1))], dim=1)
+
+
+def dirichlet(streams: Streams, count: int, alpha: float) -> Tensor:
+    """Draw Dirichlet(alpha) weights, float64 (n, count), from normalised gamma variates.
+
+    Args:
+        streams: One per row.
+        count: Weights per row, >= 1.
+        alpha: 0.05 .. 1e6: 1 is uniform on the simplex, larger is more even. Below, gamma
+            variates underflow to 0 and leave no weights.
+    """
+    # At least 16 numbers a draw, see Streams; the first ones are used.
+    u = streams.uniform(max(16, count))[:, :count]
+    gamma = torch.from_numpy(gammaincinv(alpha, u.clamp_min(1e-12).numpy()))
+    return gamma / gamma.sum(1, keepdim=True)
+
+
+def keep_inside(
+    context: StartContext,
+    streams: Streams,
+    propose: Callable[[Streams], tuple[Tensor, Tensor]],
+    *,
+    parents: int,
+    trials: int,
+    name: str,
+    mend: str,
+) -> StartStates:
+    """Draw candidates until every start state has one inside the references' envelope.
+
+    A state's own parents do not judge it.
+
+    Args:
+        context: Gives judge and envelope.
+        streams: One per start state.
+        propose: Returns one candidate per stream, float64 (n, d), and its parents (n, p).
+        parents: p.
+        trials: Candidates per start state before giving up, >= 1.
+        name: What an error calls the sampler.
+        mend: What an error advises.
+
+    Returns:
+        The kept candidates, with the number proposed and the share inside each bound.
+
+    Raises:
+        UnseenError: If some start state finds no candidate; the statistic that fails most often
+            is named.
+    """
+    n, total = len(streams), len(context.references)
+    x = torch.empty(n, *context.shape, dtype=torch.float64)
+    made_of = torch.empty(n, parents, dtype=torch.int64)
+    passed = misses = torch.zeros(len(STATISTICS), dtype=torch.float64)
+    open_rows, proposed = list(range(n)), 0
+    for _ in range(trials):
+        if not open_rows:
+            break
+        active, rows = streams[open_rows], torch.tensor(open_rows)
+        candidates, whose = propose(active)
+        proposed += len(candidates)
+        statistics = context.judge.statistics(candidates, active.choose(total, total), whose)
+        inside = context.envelope.inside(statistics)
+        passed, misses = passed + inside.double().sum(0), inside.double().mean(0)
+        keep = inside.all(1)
+        x[rows[keep]] = candidates[keep].reshape(-1, *context.shape)
+        made_of[rows[keep]] = whose[keep]
+        open_rows = rows[~keep].tolist()
+    if open_rows:
+        raise UnseenError(
+            f"{name} sampling at level {context.level}: {len(open_rows)} of {n} start states "
+            f"found none in {trials} trials; {STATISTICS[int(misses.argmin())]} fails most often. "
+            f"{mend}")
+    shares = dict(zip(STATISTICS, (passed / max(proposed, 1)).tolist(), strict=True))
+    return StartStates(x.float(), context.level, made_of, proposed, shares)
