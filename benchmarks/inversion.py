@@ -37,7 +37,7 @@ DOMAINS = ("digits", "faces", "galaxies")
 LEVELS = (500, 900)
 CALLS = {500: 20, 900: 40}
 EVERY = "ddim, every level"
-PIPELINE = "dpm2m karras, one pass through 300, 500, 700"
+PIPELINE = "dpm3m karras, one pass through 300, 500, 700"
 
 
 @dataclass(frozen=True)
@@ -206,14 +206,15 @@ def main() -> None:
 
     rows = []
     for level in LEVELS:
-        for name, method, spacing in (("dpm2m karras (default)", "dpm2m", "karras"),
+        for name, method, spacing in (("dpm3m karras (default)", "dpm3m", "karras"),
+                                      ("dpm2m karras", "dpm2m", "karras"),
                                       ("ab2 quadratic", "ab2", "quadratic"),
                                       ("ddim uniform", "ddim", "uniform")):
             levels = grid(CALLS[level], level, spacing=spacing)
             rows += [row for row in measure(model, images, reference, name, levels, method)
                      if row.level == level]
     rows += measure(model, images, reference, PIPELINE, grid(40, 900, through=(300, 500, 700)),
-                    "dpm2m")
+                    "dpm3m")
     for clip in (True, False):
         rows += scheduler_pair(model, options.model, images, reference, clip)
     rows += measure(model, few, reference, EVERY, tuple(range(901)), "ddim")

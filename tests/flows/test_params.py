@@ -197,5 +197,5 @@ def test_a_missing_or_binary_file_is_one_line(tmp_path):
 def test_numbers_are_read_as_dvc_reads_them(tmp_path):
     file = tmp_path / "params.yaml"
     text = (ROOT / "params.yaml").read_text("utf-8")
-    file.write_text(text.replace("learning_rate: 0.0005", "learning_rate: 5e-4"))
-    assert load_params(file).pretrain.denoiser.learning_rate == 5e-4
+    file.write_text(text.replace("learning_rate: 0.0006", "learning_rate: 6e-4"))
+    assert load_params(file).pretrain.denoiser.learning_rate == 6e-4
