@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODEL, DOMAIN, OTHER, SEEN = "tiny", "marks", "digits", "shapes"
 SIZE = 16
 CHAIN = ("invert", "fit", "sample", "denoise", "evaluate")
+PAIRED = (*CHAIN, "analyze")  # every stage of a model and a domain
 SAMPLERS = {
     "noise": {"sampler": "noise"},
     "reconstruction": {"sampler": "reconstruction"},
@@ -147,8 +148,9 @@ def finished(blank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         isolate(patch, folder)
         fetch_all((DOMAIN, OTHER, SEEN))
+        run_stage("invert", {"model": MODEL})
         for domain in (DOMAIN, OTHER):
-            run_stages(CHAIN, domain)
+            run_stages(PAIRED, domain)
         run_stage("compare")
     return folder
 
