@@ -30,9 +30,12 @@ def _stage(name: str, **targets: str | None) -> None:
 
 
 @app.command()
-def pretrain() -> None:
-    """Train the embedded network and extractor from nothing."""
-    _stage("pretrain")
+def pretrain(
+    domain: Annotated[str | None, typer.Option(
+        help="A fetched domain: train a network on it, into data/trained.")] = None,
+) -> None:
+    """Train the embedded network and extractor from nothing, or a network on a domain."""
+    _stage("pretrain", domain=domain)
 
 
 @app.command()
@@ -73,6 +76,12 @@ def denoise(model: Model, domain: Domain) -> None:
 
 
 @app.command()
+def select(model: Model, domain: Domain) -> None:
+    """Choose mixing level and sampler by the fit images alone."""
+    _stage("select", model=model, domain=domain)
+
+
+@app.command()
 def evaluate(model: Model, domain: Domain) -> None:
     """Measure the images against held-out ones."""
     _stage("evaluate", model=model, domain=domain)
@@ -88,6 +97,14 @@ def analyze(model: Model, domain: Domain) -> None:
 def compare() -> None:
     """Write the table over models, domains, levels and samplers, and mirror it to MLflow."""
     _stage("compare")
+
+
+@app.command()
+def findings() -> None:
+    """Write docs/findings.md: what the run says of every claim of the paper."""
+    from flows.findings import findings as write
+
+    typer.echo(write())
 
 
 @app.command()

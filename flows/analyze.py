@@ -10,6 +10,7 @@ from torch import Tensor
 from flows.analysis_plots import plot_analysis
 from flows.extractors import load_extractor
 from flows.fit import load_priors, references_at
+from flows.frozen import load_frozen
 from flows.invert import grid_of
 from flows.params import Params, load_params
 from flows.paths import PATHS
@@ -26,18 +27,21 @@ from unseen_core.analysis import (
     spread,
 )
 from unseen_core.analysis.reconstruction import reconstruction
-from unseen_core.denoiser import UNetEps, load_model
+from unseen_core.denoiser import UNetEps
 from unseen_core.device import pick_device
+from unseen_core.errors import UnseenError
 from unseen_core.features import extract
 from unseen_core.geometry import Envelope, Judge
 from unseen_core.images import to_float
 from unseen_core.probe import fit_probe
 from unseen_core.rng import Streams
-from unseen_core.store import TensorStore, read_json, read_pictures, write_frame, write_json
+from unseen_core.store import TensorStore, read_pictures, write_frame, write_json
+from unseen_core.transport import denoise
 
-__all__ = ["analyze", "read_analyses", "scalars_of"]
+__all__ = ["analyze", "scalars_of"]
 
 _FEWEST = 16  # images of either domain: below, no test of normality has any power
+_OWN = 8  # samples of the network's own that must not change
 _CANDIDATES = 200  # drawn of each law that the geometry test is asked about
 
 
@@ -51,7 +55,7 @@ def analyze(run: Run, *, model: str, domain: str) -> dict[str, object]:
     params = load_params()
     device = pick_device(params.compute.device)
     torch.set_num_threads(params.compute.threads)
-    network = load_model(PATHS.model(model), device=device, precision=params.invert.precision)
+    network, weights = load_frozen(model, device=device, precision=params.invert.precision)
     images, _ = references_at(model, domain, 0)
     seen_images, _ = read_pictures(PATHS.model(model) / "seen.parquet")
     seen = TensorStore(PATHS.latents(model, None))
@@ -69,7 +73,8 @@ def analyze(run: Run, *, model: str, domain: str) -> dict[str, object]:
         unseen, _ = references_at(model, domain, level)
         return _latents(params, network, model, domain, level, unseen, seen.all(level), images)
 
-    levels = sorted(params.levels)
+    levels, grid = sorted(params.levels), grid_of(network, params)
+    before = _own_samples(network, grid, params)
     tables = run.map(at_level, levels, name=lambda level: f"{model}/{domain}/L{level:04d}")
     trips = {side: reconstruction(network, x[: params.analyze.images].to(device), levels,
                                   params.analyze.steps, method=params.solver.method,
@@ -80,11 +85,17 @@ def analyze(run: Run, *, model: str, domain: str) -> dict[str, object]:
     walks, sheet = walker.walks(levels[(len(levels) - 1) // 2])
     for level, table in zip(levels, tables, strict=True):
         table["bandwidth"] = widths[level]
+        table["figures"] = scalars_of(table)
+    # All work on this network is done: it must still make of noise what it made before.
+    if not torch.equal(before, _own_samples(network, grid, params)):
+        raise UnseenError(f"models.{model}: the network's own samples changed while it was used; "
+                          "something writes to its weights")
     report = {"model": model, "domain": domain, "images": len(images), "seen": len(seen_images),
+              "weights": weights, "own_samples": {"compared": len(before), "identical": True},
               "levels": {str(k): table for k, table in zip(levels, tables, strict=True)},
-              "reconstruction": trips, "walks": walks}
+              "gap": walker.gap(seen_images), "reconstruction": trips, "walks": walks}
     write_json(out / "analysis.json", report)
-    frame = pd.DataFrame([{"level": level, **scalars_of(table)}
+    frame = pd.DataFrame([{"level": level, **table["figures"]}
                           for level, table in zip(levels, tables, strict=True)])
     write_frame(out / "levels.parquet", frame)
     frame.to_csv(out / "levels.csv", index=False, float_format="%.6g")
@@ -150,6 +161,13 @@ def _half(
     return judge, envelope, {"held-out latents": unseen[1::2]}
 
 
+def _own_samples(network: UNetEps, grid: tuple[int, ...], params: Params) -> Tensor:
+    """Return what the network makes of noise at the highest level: the domain that it has seen."""
+    streams = Streams(params.seed, "own", [str(i) for i in range(_OWN)])
+    return denoise(network, streams.normal(*network.shape).float().to(network.device), grid,
+                   method=params.solver.method)
+
+
 def _bottleneck(network: UNetEps, latents: Tensor, level: int) -> Tensor:
     """Return the middle block's activations of latents, in batches."""
     parts = [network.bottleneck(x.to(network.device), level).cpu() for x in latents.split(25)]
@@ -158,7 +176,7 @@ def _bottleneck(network: UNetEps, latents: Tensor, level: int) -> Tensor:
 
 def _walker(params: Params, model: str, domain: str, device: str) -> Walker:
     """Return what carries altered latents down and judges the images."""
-    network = load_model(PATHS.model(model), device=device, precision=params.denoise.precision)
+    network, _ = load_frozen(model, device=device, precision=params.denoise.precision)
     name, section = next(iter(params.evaluate.extractors.items()))
     weights = Path(section.weights) if section.weights else None
     extractor = load_extractor(name, weights, section.sha256, device)
@@ -199,8 +217,3 @@ def scalars_of(table: dict[str, object]) -> dict[str, float]:
     figures |= {f"pass_{name.replace(' ', '_')}": rates["joint"]["value"]
                 for name, rates in table["passed"].items()}
     return figures
-
-
-def read_analyses(folder: Path) -> list[dict[str, object]]:
-    """Return the analyses of all models and domains below data/analysis, in the order of names."""
-    return [read_json(path) for path in sorted(folder.glob("*/*/analysis.json"))]

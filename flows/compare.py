@@ -1,49 +1,59 @@
-"""Stage ``compare``: one table, its plots, and the best cell of every domain."""
+"""Stage ``compare``: one table, its plots, the best cell of every domain and the chosen one."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
 from flows import plots
-from flows.cells import REAL, every_sampler
+from flows.cells import REAL, Cell, every_sampler
 from flows.extractors import metric_names
 from flows.overview import write_overview
 from flows.params import Params, load_params
 from flows.paths import PATHS
-from flows.provenance import read_cells
+from flows.provenance import read_cells, read_latents
 from flows.run import Run
 from flows.stage import stage
-from flows.summary import summarise
+from flows.summary import summarise, summarise_selections
 from flows.tracking import record_invocation
 from unseen_core.errors import UnseenError
 from unseen_core.starts import Noise, Reconstruction
-from unseen_core.store import write_bytes, write_json
+from unseen_core.store import read_json, write_bytes, write_json
 
-__all__ = ["compare"]
+__all__ = ["compare", "judge_selections"]
 
 
 @stage("compare")
 def compare(run: Run) -> dict[str, object]:
-    """Write data/report: compare.csv, best.json, plots; mirror the cells to MLflow.
+    """Write data/report: tables, best.json, plots; mirror the cells to MLflow.
 
     Raises:
-        UnseenError: If there are no metrics.
+        UnseenError: If there are no metrics, or a selection is missing.
     """
     params = load_params()
     wanted = {(m, d) for m in params.pipeline.models for d in params.pipeline.domains}
-    cells = [c for c in read_cells(PATHS.metrics_folder) if (c["model"], c["domain"]) in wanted]
+    cells, latents = ([c for c in found if (c["model"], c["domain"]) in wanted] for found in
+                      (read_cells(PATHS.metrics_folder), read_latents(PATHS.analyses)))
     if not cells:
         raise UnseenError(f"{PATHS.metrics_folder} holds no metrics; run evaluate first")
     kernel, frechet = metric_names(next(iter(params.evaluate.extractors)))
     table = _table(cells, kernel, frechet)
+    selections = [read_json(PATHS.selection(model, domain, "json"))
+                  for model, domain in dict.fromkeys(zip(table["model"], table["domain"],
+                                                         strict=True))]
     PATHS.report.mkdir(parents=True, exist_ok=True)
     table.to_csv(PATHS.report / "compare.csv", index=False, float_format="%.6g")
+    _latents(latents).to_csv(PATHS.report / "latents.csv", index=False, float_format="%.6g")
     best = _best(params, table, kernel)
     write_json(PATHS.report / "best.json", best)
+    judged = judge_selections(selections, table, kernel, params)
+    judged.to_csv(PATHS.report / "selection.csv", index=False, float_format="%.6g")
     run.map(lambda draw: draw(table, kernel, params, PATHS.report), plots.ALL,
             name=lambda draw: draw.__name__)
-    summary = summarise(table, best, kernel, params)
+    summary = summarise(table, best, kernel, params) + "\n" + summarise_selections(judged, kernel)
     write_bytes(PATHS.report / "summary.md", summary.encode())
     write_overview(best, params, PATHS.report / "overview.png")
-    record_invocation(params.model_dump(), cells, root=PATHS.root.resolve())
+    record_invocation(params.model_dump(), [*cells, *latents], root=PATHS.root.resolve())
     run.log.info("%s", summary)
     return {"rows": len(table), "best": len(best)}
 
@@ -56,6 +66,13 @@ def _table(cells: list[dict[str, object]], kernel: str, frechet: str) -> pd.Data
     first = [*axes, kernel, f"{kernel}_low", f"{kernel}_high", frechet, "in_target", "novelty",
              "diversity", "acceptance", "calls", "seconds"]
     return table[[*first, *(name for name in table if name not in first)]]
+
+
+def _latents(cells: list[dict[str, object]]) -> pd.DataFrame:
+    """Return one row per model, domain and level of what ``analyze`` found."""
+    axes = ["model", "domain", "level", "n"]
+    rows = [{**{key: cell[key] for key in axes}, **cell["metrics"]} for cell in cells]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=axes)
 
 
 def _best(params: Params, table: pd.DataFrame, kernel: str) -> dict[str, object]:
@@ -81,3 +98,67 @@ def _best(params: Params, table: pd.DataFrame, kernel: str) -> dict[str, object]
             best[f"{model}/{domain}"] = {"qualifies": bool(len(good)),
                                          **{key: row[key] for key in keys}}
     return best
+
+
+def judge_selections(
+    selections: list[Mapping[str, Any]], table: pd.DataFrame, kernel: str, params: Params
+) -> pd.DataFrame:
+    """Return what held-out images say of the cells that fit images chose.
+
+    The best cell, ``best_...``, is the candidate of least distance to held-out images among those
+    that reach ``compare.novelty`` and ``compare.in_target``. It is picked by the very images that
+    judge it, so its distance is too small, and the chosen cell's loss too large.
+
+    ``difference`` is chosen - best, and ``ratio`` chosen / best, left empty unless best > 0: the
+    estimate is unbiased and may be negative. ``within_10_percent``: difference <= 0.1 |best|.
+    ``within_chance``: best lies in the chosen cell's 95 % interval. Where nothing was chosen, or
+    no candidate qualifies, its columns are empty and both answers False.
+
+    Args:
+        selections: As in data/selection.
+        table: As in compare.csv.
+        kernel: Name of the kernel distance.
+        params: Tells the bounds of ``compare``.
+
+    Returns:
+        One row per selection.
+
+    Raises:
+        UnseenError: If the chosen cell is not in the table.
+    """
+    measured = [kernel, f"{kernel}_low", f"{kernel}_high"]
+    found = []
+    for selection in selections:
+        model, domain, chosen = (selection[key] for key in ("model", "domain", "chosen"))
+        rows = table[(table["model"] == model) & (table["domain"] == domain)]
+        names = [Cell(*place).key for place in zip(rows["level"], rows["sampler"], strict=True)]
+        rows = rows.set_axis(names, axis=0)
+        good = rows[rows.index.isin(selection["cells"])
+                    & (rows["in_target"] >= params.compare.in_target)
+                    & (rows["novelty"] >= params.compare.novelty)]
+        row: dict[str, object] = {"model": model, "domain": domain}
+        if chosen is not None:
+            if chosen["cell"] not in rows.index:
+                raise UnseenError(f"{PATHS.selection(model, domain, 'json')}: chose "
+                                  f"{chosen['cell']}, which has no metrics; run select again")
+            row |= rows.loc[chosen["cell"], ["level", "sampler", *measured, "novelty", "copies"]]
+            row["confidence"] = selection["confidence"]
+        if len(good):
+            best = good.loc[good[kernel].idxmin()]
+            row |= {f"best_{key}": best[key] for key in ("level", "sampler", *measured)}
+        if chosen is not None and len(good):
+            row |= _loss(*(row[key] for key in (*measured, f"best_{kernel}")))
+        found.append(row)
+    columns = ["model", "domain", "level", "sampler", "confidence", *measured, "novelty", "copies",
+               "best_level", "best_sampler", *(f"best_{key}" for key in measured), "ratio",
+               "difference", "within_10_percent", "within_chance"]
+    whole = dict.fromkeys(("level", "best_level"), "Int64") | dict.fromkeys(columns[-2:], "boolean")
+    made = pd.DataFrame(found, columns=columns).astype(whole)
+    return made.fillna(dict.fromkeys(columns[-2:], False))
+
+
+def _loss(chosen: float, low: float, high: float, best: float) -> dict[str, object]:
+    """Return how much farther the chosen cell is than the best one."""
+    return {"ratio": chosen / best if best > 0 else None, "difference": chosen - best,
+            "within_10_percent": chosen - best <= 0.1 * abs(best),
+            "within_chance": low <= best <= high}

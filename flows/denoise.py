@@ -6,6 +6,7 @@ import pandas as pd
 import torch
 
 from flows.cells import Cell, each_cell
+from flows.frozen import load_frozen
 from flows.invert import grid_of
 from flows.params import load_params
 from flows.paths import PATHS
@@ -13,7 +14,6 @@ from flows.resume import scratch
 from flows.run import Run
 from flows.sample import load_starts
 from flows.stage import stage
-from unseen_core.denoiser import load_model
 from unseen_core.device import pick_device
 from unseen_core.images import pair_sheet, png_bytes, to_uint8
 from unseen_core.novelty import nearest
@@ -43,7 +43,7 @@ def denoise(run: Run, *, model: str, domain: str) -> dict[str, object]:
     pictures = PATHS.domain(domain) / "fit.parquet"
     fit_images, fit_frame = read_pictures(pictures)
     fit_ids = fit_frame["id"].tolist()
-    network = load_model(PATHS.model(model), device=device, precision=params.denoise.precision)
+    network, weights = load_frozen(model, device=device, precision=params.denoise.precision)
     grid = grid_of(network, params)
     settings = {"cells": f"{model}/{domain}", "denoise": params.denoise.model_dump(),
                 "grid": list(grid), "seed": params.seed, "method": params.solver.method}
@@ -92,5 +92,6 @@ def denoise(run: Run, *, model: str, domain: str) -> dict[str, object]:
     with work:
         run.map(make, cells, name=lambda cell: f"{model}/{domain}/{cell.key}")
         names = [f"{cell.key}.{end}" for cell in cells for end in ("parquet", "png", "json")]
-        work.publish(PATHS.generated(model, domain), names, {"grid": list(grid)})
+        work.publish(PATHS.generated(model, domain), names,
+                     {"grid": list(grid), "weights": weights})
     return {"cells": len(cells)}

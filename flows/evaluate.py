@@ -1,48 +1,27 @@
 """Stage ``evaluate``: every cell against images that nothing before it has read."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 
 import pandas as pd
 import torch
+from PIL import Image
 from torch import Tensor
 
 from flows.cells import REAL, Cell, each_cell, load_cost
-from flows.extractors import load_extractor, metric_names
+from flows.judges import DomainJudge, GhostJudge, Metrics, load_spaces
 from flows.params import Params, load_params
 from flows.paths import PATHS
 from flows.run import Run
 from flows.stage import stage
 from unseen_core.device import pick_device
-from unseen_core.errors import UnseenError
-from unseen_core.features import Pixels, extract, overlap
-from unseen_core.metrics import frechet_distance, kernel_distance
-from unseen_core.novelty import copy_fraction, diversity, nearest, novelty, precision_recall
-from unseen_core.probe import Probe, fit_probe, wilson
-from unseen_core.store import read_json, read_pictures, write_frame, write_json
-from unseen_core.types import FeatureExtractor
+from unseen_core.features import extract
+from unseen_core.images import pair_sheet, png_bytes
+from unseen_core.store import read_json, read_pictures, write_bytes, write_frame, write_json
 
 __all__ = ["evaluate"]
 
-
-@dataclass(frozen=True, eq=False)
-class _Judge:
-    """One extractor with the features of the real images."""
-
-    extractor: FeatureExtractor
-    fit: Tensor
-    held_out: Tensor
-    probe: Probe
-
-    def distances(self, images: Tensor, draws: int, seed: int) -> tuple[Tensor, dict[str, float]]:
-        """Return an image set's features and its distances to the held-out images."""
-        features = extract(self.extractor, images)
-        kernel, frechet = metric_names(self.extractor.name)
-        found = kernel_distance(features, self.held_out, draws=draws, seed=seed)
-        return features, {
-            kernel: found.value, f"{kernel}_low": found.low, f"{kernel}_high": found.high,
-            frechet: frechet_distance(features, self.held_out),
-        }
+_PAIRS = 9  # of each cell, on the sheet of nearest pairs
+_TILE = 64  # pixels that a smaller image is enlarged to there
 
 
 @stage("evaluate")
@@ -50,7 +29,8 @@ def evaluate(run: Run, *, model: str, domain: str) -> dict[str, object]:
     """Measure every cell of a domain and write JSON, CSV and a Parquet of per-image values.
 
     Distances are taken by every extractor; the first one also judges novelty, copies, diversity,
-    precision, recall and the share of images in the target domain.
+    precision, recall and the share of images in the target domain. A sheet shows each cell's
+    images that are nearest to a fit image, beside it.
 
     Raises:
         UnseenError: If an extractor was trained on a held-out image, or an input is missing.
@@ -58,79 +38,82 @@ def evaluate(run: Run, *, model: str, domain: str) -> dict[str, object]:
     params = load_params()
     device = pick_device(params.compute.device)
     torch.set_num_threads(params.compute.threads)
-    fit_images, _ = read_pictures(PATHS.domain(domain) / "fit.parquet")
+    draws, seed = params.evaluate.draws, params.seed
+    fit_images, fit_frame = read_pictures(PATHS.domain(domain) / "fit.parquet")
     held_out, _ = read_pictures(PATHS.domain(domain) / "held_out.parquet")
     seen, _ = read_pictures(PATHS.model(model) / "seen.parquet")
-    judges = []
-    for name, section in params.evaluate.extractors.items():
-        weights = Path(section.weights) if section.weights else None
-        extractor = load_extractor(name, weights, section.sha256, device)
-        if weights is not None and weights.is_dir() and overlap(weights, held_out):
-            raise UnseenError(f"{weights} was trained on held-out images of {domain}; restore the "
-                              "seed it was trained with, or run `python -m flows pretrain`")
-        fit_features = extract(extractor, fit_images)
-        probe = fit_probe(extract(extractor, seen), fit_features)
-        judges.append(_Judge(extractor, fit_features, extract(extractor, held_out), probe))
-    pixels = extract(Pixels(), fit_images), extract(Pixels(), held_out)
+    spaces = load_spaces(params.evaluate.extractors, domain, fit_images, held_out, device)
+    ids_of_fit = fit_frame["id"].tolist()
+    judge = DomainJudge.of(spaces[0], fit_images, held_out, seen, ids_of_fit)
+    ghost_judge = GhostJudge.of(fit_images, held_out, run, seed)
     generated = PATHS.generated(model, domain)
     starts = read_json(PATHS.starts(model, domain) / "report.json")
     accepted = {row["cell"]: row["acceptance"] for row in starts["cells"]}
 
     def measure(cell: Cell) -> tuple[dict[str, object], pd.DataFrame]:
         if cell.sampler == REAL:
-            images, ids, cost = fit_images, [f"fit-{i:05d}" for i in range(len(fit_images))], {}
+            images, ids, cost = fit_images, ids_of_fit, {}
         else:
             images, frame = read_pictures(generated / f"{cell.key}.parquet")
             ids, cost = frame["id"].tolist(), load_cost(generated, cell)
-        metrics: dict[str, float | None] = {}
-        for judge in judges:
-            features, distances = judge.distances(images, params.evaluate.draws, params.seed)
-            metrics |= distances
-            if judge is judges[0]:
-                shared, values = _shared(judge, features)
-        metrics |= shared
-        raw = extract(Pixels(), images)
-        metrics["novelty_pixels"] = novelty(raw, pixels[1], pixels[0])
-        metrics["copies_pixels"] = copy_fraction(raw, pixels[1], pixels[0])
-        metrics["acceptance"] = accepted.get(cell.key)
-        metrics["calls"] = cost.get("calls")
-        metrics["seconds"] = cost.get("seconds")
-        table = pd.DataFrame({"id": ids, "level": cell.level, "sampler": cell.sampler, **values})
+        features = [extract(space.extractor, images) for space in spaces]
+        metrics: Metrics = {}
+        for space, x in zip(spaces, features, strict=True):
+            metrics |= space.distances(x, draws, seed)
+        said, values = judge.judge(images, features[0])
+        haunted, chances = ghost_judge.judge(images, draws, seed)
+        metrics |= said | haunted | {"acceptance": accepted.get(cell.key),
+                                     "calls": cost.get("calls"), "seconds": cost.get("seconds")}
+        table = pd.DataFrame({"id": ids, "level": cell.level, "sampler": cell.sampler,
+                              **values, **chances})
         return _row(params, model, domain, cell, len(images), metrics), table
 
     cells = [Cell(0, REAL), *each_cell(params)]
     found = run.map(measure, cells, name=lambda cell: f"{model}/{domain}/{cell.key}")
-    rows = [row for row, _ in found]
+    rows, tables = [row for row, _ in found], [table for _, table in found]
     write_json(PATHS.metrics(model, domain, "json"), {"cells": rows})
-    write_frame(PATHS.metrics(model, domain, "parquet"), pd.concat([t for _, t in found]))
+    write_frame(PATHS.metrics(model, domain, "parquet"), pd.concat(tables))
     flat = pd.DataFrame([{**{k: row[k] for k in ("level", "sampler", "n")}, **row["metrics"]}
                          for row in rows])
     flat.to_csv(PATHS.metrics(model, domain, "csv"), index=False, float_format="%.6g")
+    natural = judge.natural
+    title = (f"{model} {domain} | beside: nearest fit image by {spaces[0].extractor.name}; "
+             f"copies are nearer than {natural.threshold:.3g}, no held-out image is nearer than "
+             f"{natural.least:.3g}")
+    nearest = _nearest_pairs(params, model, domain, list(zip(cells, tables, strict=True)),
+                             dict(zip(ids_of_fit, fit_images, strict=True)), title)
+    write_bytes(PATHS.metrics(model, domain, "png"), png_bytes(nearest))
     return {"cells": len(rows), "held_out": len(held_out)}
 
 
-def _shared(judge: _Judge, features: Tensor) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Return what the first extractor says of a set, and of each image."""
-    inside = judge.probe.in_target(features)
-    share = wilson(int(inside.sum()), len(features))
-    same = min(len(features), len(judge.held_out))
-    precision, recall = precision_recall(judge.held_out[:same], features[:same])
-    distance, _ = nearest(features, judge.fit)
-    metrics = {
-        "in_target": share.value, "in_target_low": share.low, "in_target_high": share.high,
-        "novelty": novelty(features, judge.held_out, judge.fit),
-        "copies": copy_fraction(features, judge.held_out, judge.fit),
-        # With few held-out images more than 1 % of them lie below their own 1 % quantile.
-        "copies_held_out": copy_fraction(judge.held_out, judge.held_out, judge.fit),
-        "diversity": diversity(features, judge.held_out),
-        "precision": precision, "recall": recall,
-    }
-    return metrics, {"nearest_fit_feature": distance.tolist(),
-                     "target_log_odds": judge.probe.log_odds(features).tolist()}
+def _nearest_pairs(
+    params: Params, model: str, domain: str, tables: Sequence[tuple[Cell, pd.DataFrame]],
+    fit: dict[str, Tensor], title: str,
+) -> Image.Image:
+    """Return a sheet with a row per cell: its images nearest to a fit image, nearest first.
+
+    Reconstructions are near their fit images by intent; they are shown only where nothing else is.
+    """
+    made = [(cell, table) for cell, table in tables if cell.sampler != REAL]
+    shown = [(cell, table) for cell, table in made
+             if params.samplers[cell.sampler].sampler != "reconstruction"] or made
+    columns = min(_PAIRS, *(len(table) for _, table in shown))
+    left, right, captions = [], [], []
+    for cell, table in shown:
+        images, _ = read_pictures(PATHS.generated(model, domain) / f"{cell.key}.parquet")
+        first = table.sort_values("nearest_fit_feature", kind="stable")[:columns]
+        left.append(images[first.index.tolist()])
+        right += [fit[name] for name in first["nearest_fit_id"]]
+        distance = first["nearest_fit_feature"]
+        captions.append(f"level {cell.level} {cell.sampler}: distance {distance.iloc[0]:.3g} to "
+                        f"{distance.iloc[-1]:.3g}, {table['near_duplicate'].sum()} of {len(table)} "
+                        "copies")
+    return pair_sheet(torch.cat(left), torch.stack(right), columns=columns, title=title,
+                      captions=captions, scale=max(1, _TILE // images.shape[-1]))
 
 
 def _row(
-    params: Params, model: str, domain: str, cell: Cell, count: int, metrics: dict[str, object]
+    params: Params, model: str, domain: str, cell: Cell, count: int, metrics: Metrics
 ) -> dict[str, object]:
     """Return a cell as the metrics file, the table and MLflow have it."""
     sampler = params.samplers.get(cell.sampler)

@@ -17,8 +17,6 @@ from unseen_core.store import file_hash, write_json, write_pictures
 
 __all__ = ["fetch"]
 
-_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
-
 
 @stage("fetch")
 def fetch(run: Run, *, model: str | None = None, domain: str | None = None) -> dict[str, object]:
@@ -38,14 +36,15 @@ def fetch(run: Run, *, model: str | None = None, domain: str | None = None) -> d
 def _fetch_model(params: Params, model: str) -> dict[str, object]:
     """Check a checkpoint's hash and shape; copy it, and images of the domain it has seen."""
     # diffusers takes seconds to import, and only this half of the stage needs it.
+    from flows.frozen import WEIGHTS, record_weights
     from unseen_core.denoiser import load_model
 
     section = params.model(model)
     folder = Path(section.path)
     loaded = load_model(folder)
-    found = file_hash(folder / _WEIGHTS)
+    found = file_hash(folder / WEIGHTS)
     if section.sha256 is not None and found != section.sha256:
-        raise UnseenError(f"models.{model}: {folder / _WEIGHTS} has sha256 {found}, not the "
+        raise UnseenError(f"models.{model}: {folder / WEIGHTS} has sha256 {found}, not the "
                           "one in params.yaml; fetch it again or correct models."
                           f"{model}.sha256")
     if loaded.shape != (3, params.images.size, params.images.size):
@@ -55,9 +54,10 @@ def _fetch_model(params: Params, model: str) -> dict[str, object]:
         loaded.schedule.check_level(level, "levels:")
     out = PATHS.model(model)
     shutil.rmtree(out, ignore_errors=True)
-    for part in (_WEIGHTS, "unet/config.json", "scheduler/scheduler_config.json"):
+    for part in (WEIGHTS, "unet/config.json", "scheduler/scheduler_config.json"):
         (out / part).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / part, out / part)
+    record_weights(out)
     shutil.copyfile(PATHS.domain(section.seen) / "fit.parquet", out / "seen.parquet")
     return {"model": model, "sha256": found}
 

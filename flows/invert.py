@@ -3,12 +3,13 @@
 import pandas as pd
 import torch
 
+from flows.frozen import load_frozen
 from flows.params import Params, load_params
 from flows.paths import PATHS
 from flows.resume import scratch
 from flows.run import Run
 from flows.stage import stage
-from unseen_core.denoiser import UNetEps, load_model
+from unseen_core.denoiser import UNetEps
 from unseen_core.device import pick_device
 from unseen_core.images import to_float
 from unseen_core.store import (
@@ -41,7 +42,7 @@ def invert(run: Run, *, model: str, domain: str | None = None) -> dict[str, obje
         pictures = PATHS.domain(domain) / "fit.parquet"
     label, out = domain or "seen", PATHS.latents(model, domain)
     images, frame = read_pictures(pictures)
-    network = load_model(PATHS.model(model), device=device, precision=params.invert.precision)
+    network, weights = load_frozen(model, device=device, precision=params.invert.precision)
     grid = grid_of(network, params)
     size, levels = params.invert.part_size, sorted(params.levels)
     parts = range(-(-len(images) // size))
@@ -77,7 +78,8 @@ def invert(run: Run, *, model: str, domain: str | None = None) -> dict[str, obje
         manifest = latent_manifest(TensorStore.format, network.shape, params.invert.store, levels,
                                    rows, mark)
         work.publish(out, [*names, "index.parquet"],
-                     {**manifest, "grid": list(grid), "method": params.solver.method})
+                     {**manifest, "grid": list(grid), "method": params.solver.method,
+                      "weights": weights})
     return {"images": len(images), "levels": levels, "calls": len(grid) - 1}
 
 

@@ -26,6 +26,7 @@ from flows.sections import (
     Sampler,
     Schedule,
     Section,
+    Select,
     Solver,
 )
 from unseen_core.errors import UnseenError
@@ -52,6 +53,7 @@ class Params(Section):
     samplers: dict[Name, Sampler] = Field(min_length=1)
     denoise: Denoise
     evaluate: Evaluate
+    select: Select
     analyze: Analyze
     compare: Compare
     schedule: Schedule

@@ -30,6 +30,10 @@ class Paths:
         """What the repository ships: ``shapes32``, ``features32``."""
         return self._data("embedded", name)
 
+    def trained(self, domain: str) -> Path:
+        """A network that ``pretrain`` trained on a domain, as diffusers saves it."""
+        return self._data("trained", domain)
+
     def model(self, model: str) -> Path:
         """A checkpoint as diffusers loads it."""
         return self._data("source", "models", model)
@@ -60,6 +64,10 @@ class Paths:
         """Images and contact sheets, one of each per cell."""
         return self._data("generated", model, domain)
 
+    def selection(self, model: str, domain: str, ending: str) -> Path:
+        """The cell that fit images choose: json, csv of all candidates, png."""
+        return self._data("selection", model, f"{domain}.{ending}")
+
     def analysis(self, model: str, domain: str) -> Path:
         """Tables, plots and analysis.json of a domain's latents."""
         return self._data("analysis", model, domain)
@@ -67,6 +75,11 @@ class Paths:
     def metrics(self, model: str, domain: str, ending: str) -> Path:
         """Metrics of all cells of a domain."""
         return self._data("metrics", model, f"{domain}.{ending}")
+
+    @property
+    def analyses(self) -> Path:
+        """Analyses of all models and domains."""
+        return self._data("analysis")
 
     @property
     def metrics_folder(self) -> Path:
@@ -77,6 +90,11 @@ class Paths:
     def report(self) -> Path:
         """The comparison."""
         return self._data("report")
+
+    @property
+    def docs(self) -> Path:
+        """The written findings, and their pictures in a folder beside them."""
+        return self.root / "docs"
 
 
 PATHS = Paths()

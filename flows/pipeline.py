@@ -12,7 +12,7 @@ from pathlib import Path
 from ruamel.yaml import YAML, YAMLError
 
 from flows import tracking
-from flows.provenance import read_cells, store_label
+from flows.provenance import read_cells, read_latents, store_label
 from flows.run import LOG
 from unseen_core.errors import UnseenError
 
@@ -178,7 +178,7 @@ def _environment(parent: str | None) -> dict[str, str]:
 def _record(
     root: Path,
     parent: str | None,
-    before: Mapping[Path, int],
+    before: Mapping[tuple[str, str, str], int],
     status: str,
     outcome: _Outcome,
     seconds: float,
@@ -186,9 +186,9 @@ def _record(
     """Mirror the metrics files to MLflow, those left alone by this invocation as cached."""
     if parent is None:
         return
-    touched = (path for path, stamp in _stamps(root).items() if before.get(path) != stamp)
-    fresh = {(path.parent.name, path.stem) for path in touched}
-    tracking.mirror(parent, read_cells(_metrics(root)), root=root, fresh=fresh)
+    fresh = {key[:2] for key, stamp in _stamps(root).items() if before.get(key) != stamp}
+    cells = [*read_cells(root / "data/metrics"), *read_latents(root / "data/analysis")]
+    tracking.mirror(parent, cells, root=root, fresh=fresh)
     timings = {f"seconds/{name.replace('@', '/')}": took for name, took in outcome.seconds.items()}
     report = root / "data/report"
     tracking.close_parent(
@@ -200,14 +200,13 @@ def _record(
     )
 
 
-def _metrics(root: Path) -> Path:
-    """Return the folder of the metrics files."""
-    return root / "data/metrics"
-
-
-def _stamps(root: Path) -> dict[Path, int]:
-    """Return each metrics file's time of change in nanoseconds."""
-    return {path: path.stat().st_mtime_ns for path in _metrics(root).glob("*/*.json")}
+def _stamps(root: Path) -> dict[tuple[str, str, str], int]:
+    """Return when each model's and domain's metrics and analysis were written, nanoseconds."""
+    data = root / "data"
+    return {(path.relative_to(data).parts[1], path.relative_to(data).parts[2].removesuffix(".json"),
+             path.relative_to(data).parts[0]): path.stat().st_mtime_ns
+            for pattern in ("metrics/*/*.json", "analysis/*/*/analysis.json")
+            for path in data.glob(pattern)}
 
 
 def _places(root: Path) -> Iterable[str]:

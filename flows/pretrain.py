@@ -1,9 +1,9 @@
-"""Stage ``pretrain``: the embedded network and the embedded extractor, from nothing."""
+"""Stage ``pretrain``: the embedded network and extractor, or a network of any domain."""
 
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,9 +15,10 @@ from flows.paths import PATHS
 from flows.run import Run
 from flows.stage import stage
 from unseen_core.device import pick_device
+from unseen_core.errors import UnseenError
 from unseen_core.images import png_bytes, sheet, to_uint8
 from unseen_core.sources import SourceConfig, load, split
-from unseen_core.store import file_hash, write_bytes, write_json
+from unseen_core.store import file_hash, read_pictures, write_bytes, write_json
 from unseen_core.training.denoiser import DenoiserConfig, train_denoiser
 from unseen_core.training.extractor import ExtractorConfig, train_extractor
 from unseen_core.training.extractor_card import accuracy, save_extractor
@@ -31,52 +32,88 @@ _SAMPLE_STEPS = 250
 
 
 @stage("pretrain")
-def pretrain(run: Run) -> dict[str, object]:
+def pretrain(run: Run, *, domain: str | None = None) -> dict[str, object]:
     """Train ``shapes32`` and ``features32`` and write them, with their cards, to data/embedded.
 
-    Both go on where they stopped: the network from its last saved step, the extractor (a few
-    minutes) from nothing.
+    With a domain that was fetched: train a network on what it neither fits nor holds out, beside
+    what it fits, and write it to data/trained. A network goes on from its last saved step, the
+    extractor (a few minutes) from nothing.
 
     Raises:
         UnseenError: If a source is unusable, or training diverges.
     """
     params = load_params()
     torch.set_num_threads(params.compute.threads)
-    jobs = (_train_network, _train_extractor)
+    if domain is not None:
+        return run.map(lambda name: _train_on(params, name, run), [domain], name=str)[0]
+    jobs = (_train_on_shapes, _train_extractor)
     results = run.map(lambda job: job(params, run), jobs, name=lambda job: job.__name__.strip("_"))
     return {key: value for result in results for key, value in result.items()}
 
 
-def _train_network(params: Params, run: Run) -> dict[str, object]:
-    """Train the U-Net on shapes alone, save it, draw its own samples."""
+def _train_on_shapes(params: Params, run: Run) -> dict[str, object]:
+    """Train the U-Net on shapes alone, drawn anew in every epoch."""
+    seed = params.pretrain.denoiser.seed
+
+    def images(epoch: int) -> torch.Tensor:
+        # Seeds far from that of the domain `shapes`, whose images are never trained on.
+        drawn = draw_shapes(_EPOCH, seed=(seed + 1) * 10_000 + epoch)
+        return torch.from_numpy(drawn).permute(0, 3, 1, 2)
+
+    return _train_network(
+        params, run, "shapes32", images, PATHS.embedded("shapes32"),
+        "a small DDPM that has seen nothing but drawn shapes",
+        f"procedurally drawn shapes, {_EPOCH} new ones an epoch, mirrored at random")
+
+
+def _train_on(params: Params, domain: str, run: Run) -> dict[str, object]:
+    """Train the same U-Net on a domain, all but the images that only ``evaluate`` may read."""
+    folder = PATHS.domain(domain)
+    sides = [folder / "fit.parquet", folder / "rest.parquet"]
+    # A domain without a rest has no such file; one that was not fetched has none of the two.
+    known = torch.cat([read_pictures(side)[0] for side in sides
+                       if side.exists() or side is sides[0]])
+    if len(known) < params.pretrain.denoiser.batch:
+        raise UnseenError(f"domains.{domain}: {len(known)} images are too few to train on; lower "
+                          "pretrain.denoiser.batch or give more images")
+    return _train_network(
+        params, run, f"{domain}-{file_hash(sides[0])[:8]}", lambda epoch: known,
+        PATHS.trained(domain), f"a small DDPM that has seen nothing but {domain}",
+        f"{len(known)} images of {domain}, mirrored at random; those held out are not among them")
+
+
+def _train_network(
+    params: Params,
+    run: Run,
+    name: str,
+    images: Callable[[int], torch.Tensor],
+    out: Path,
+    title: str,
+    data: str,
+) -> dict[str, object]:
+    """Train a U-Net, save it with its card, draw its own samples."""
     section = params.pretrain.denoiser
     config = DenoiserConfig(**{**section.model_dump(), "channels": tuple(section.channels)})
     device = pick_device(params.compute.device)
 
-    def images(epoch: int) -> torch.Tensor:
-        # Seeds far from that of the domain `shapes`, whose images are never trained on.
-        drawn = draw_shapes(_EPOCH, seed=(config.seed + 1) * 10_000 + epoch)
-        return torch.from_numpy(drawn).permute(0, 3, 1, 2)
-
     def observe(step: int, loss: float) -> None:
         if step % 100 == 0:
-            run.log.info("shapes32: step %d of %d, loss %.4f", step, config.steps, loss)
+            run.log.info("%s: step %d of %d, loss %.4f", name, step, config.steps, loss)
 
     network, scheduler, loss = train_denoiser(
-        images, config, scratch=PATHS.work / "pretrain" / "shapes32.pt", device=device,
+        images, config, scratch=PATHS.work / "pretrain" / f"{name}.pt", device=device,
         observe=observe)
-    out = PATHS.embedded("shapes32")
     with tempfile.TemporaryDirectory() as folder:
         DDPMPipeline(network.cpu(), scheduler).save_pretrained(folder)
-        for name in ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json",
+        for file in ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json",
                      "unet/diffusion_pytorch_model.safetensors"):
-            (out / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(Path(folder) / name, out / name)
+            (out / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(Path(folder) / file, out / file)
     _forget_path(out / "unet/config.json")
     weights = file_hash(out / "unet/diffusion_pytorch_model.safetensors")
     write_bytes(out / "samples.png", png_bytes(sheet(_samples(out, device), columns=8, scale=3)))
-    _write_card(out, "shapes32: a small DDPM that has seen nothing but drawn shapes", {
-        "data": f"procedurally drawn shapes, {_EPOCH} new ones an epoch, mirrored at random",
+    _write_card(out, f"{out.name}: {title}", {
+        "data": data,
         "training": asdict(config), "loss": loss, "sha256": weights,
         "parameters": sum(p.numel() for p in network.parameters()),
         "schedule": "linear beta 1e-4 to 0.02, T = 1000; the network predicts v",
@@ -86,7 +123,7 @@ Drawn from N(0, I) at level 1000 by diffusers' `DDPMPipeline`, {_SAMPLE_STEPS} a
 clipping. The network predicts the velocity v = a noise - s x_0 (arXiv 2202.00512) and not the
 noise: at equal cost, one that predicted the noise left some of it in a third of its samples.
 """)
-    return {"shapes32": weights, "loss": loss}
+    return {out.name: weights, "loss": loss}
 
 
 def _write_card(

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 from unseen_core.errors import UnseenError
 
-__all__ = ["Cell", "digest", "flatten", "provenance", "read_cells", "store_label", "store_uri"]
+__all__ = ["Cell", "digest", "flatten", "provenance", "read_cells", "read_latents",
+           "store_label", "store_uri"]
 
 Cell = Mapping[str, object]
 """One model x domain x level x sampler: those four, ``n``, ``settings``, ``metrics``, ``sheet``."""
@@ -45,6 +46,28 @@ def read_cells(folder: Path) -> list[Cell]:
             cells += json.loads(file.read_text("utf-8"))["cells"]
         except (ValueError, KeyError, TypeError) as error:
             raise UnseenError(f"{file}: damaged ({error}); run evaluate again") from error
+    return cells
+
+
+def read_latents(folder: Path) -> list[Cell]:
+    """Return the analyses of ``<folder>/<model>/<domain>`` as cells of a sampler ``latents``.
+
+    One per level, so that the same table and charts show them; their sheet is the analysis' plot.
+
+    Raises:
+        UnseenError: If a file is damaged.
+    """
+    cells: list[Cell] = []
+    for file in sorted(folder.glob("*/*/analysis.json")):
+        try:
+            report = json.loads(file.read_text("utf-8"))
+            axes = {"model": report["model"], "domain": report["domain"]}
+            for level, table in report["levels"].items():
+                cells.append({**axes, "level": int(level), "sampler": "latents",
+                              "n": report["images"], "settings": {}, "metrics": table["figures"],
+                              "sheet": (file.parent / "analysis.png").as_posix()})
+        except (ValueError, KeyError, TypeError) as error:
+            raise UnseenError(f"{file}: damaged ({error}); run analyze again") from error
     return cells
 
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = ["Analyze", "Compare", "Compute", "Count", "Denoise", "Domain", "Evaluate", "Extractor",
            "Fit", "Images", "Invert", "Model", "Name", "Pipeline", "Pretrain", "Sample", "Sampler",
-           "Schedule", "Section", "Solver"]
+           "Schedule", "Section", "Select", "Solver"]
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Count = Annotated[int, Field(ge=1)]
@@ -125,6 +125,14 @@ class Evaluate(Section):
     """The judges and the bootstrap."""
 
     extractors: dict[Judge, Extractor] = Field(min_length=1)
+    draws: Annotated[int, Field(ge=100)]
+
+
+class Select(Section):
+    """What a cell must reach to be chosen, and the bootstrap behind the confidence."""
+
+    novelty: Annotated[float, Field(ge=0)]
+    diversity: Annotated[float, Field(ge=0)]
     draws: Annotated[int, Field(ge=100)]
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 from flows.cells import REAL
 from flows.params import Params
 
-__all__ = ["summarise"]
+__all__ = ["summarise", "summarise_selections"]
 
 
 def summarise(
@@ -47,9 +47,33 @@ def summarise(
     return "\n".join(lines) + "\n"
 
 
+def summarise_selections(judged: pd.DataFrame, kernel: str) -> str:
+    """Return a Markdown table: per domain the cell that fit images chose, and the best one.
+
+    Args:
+        judged: As in selection.csv.
+        kernel: Name of the kernel distance.
+    """
+    lines = [f"| domain | chosen by fit images (confidence) | {kernel} (95 %) | best candidate | "
+             f"{kernel} |", "|---|---|---|---|---|"]
+    for _, row in judged.iterrows():
+        chosen, best = ["none", ""], ["none", ""]
+        if pd.notna(row["level"]):
+            chosen = [f"{row['sampler']}@{row['level']} ({row['confidence']:.2f})",
+                      _interval(row, kernel)]
+        if pd.notna(row["best_level"]):
+            best = [f"{row['best_sampler']}@{row['best_level']}", f"{row[f'best_{kernel}']:.3f}"]
+        lines.append(f"| {' | '.join([row['domain'], *chosen, *best])} |")
+    return "\n".join(lines) + "\n"
+
+
 def _line(domain: str, label: str, row: pd.Series, kernel: str) -> str:
     """Return one row."""
     level = "" if row["level"] == 0 else str(int(row["level"]))
-    interval = f"{row[kernel]:.3f} ({row[f'{kernel}_low']:.3f} to {row[f'{kernel}_high']:.3f})"
-    return (f"| {domain} | {label} | {level} | {interval} | {row['in_target']:.2f} | "
+    return (f"| {domain} | {label} | {level} | {_interval(row, kernel)} | {row['in_target']:.2f} | "
             f"{row['novelty']:.2f} | {row['copies']:.2f} |")
+
+
+def _interval(row: pd.Series, kernel: str) -> str:
+    """Return a distance with its interval."""
+    return f"{row[kernel]:.3f} ({row[f'{kernel}_low']:.3f} to {row[f'{kernel}_high']:.3f})"

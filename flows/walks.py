@@ -7,11 +7,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from flows.extractors import metric_names
 from flows.params import Params
 from unseen_core.analysis.bandwidth import bandwidth
 from unseen_core.denoiser import UNetEps
 from unseen_core.features import extract
 from unseen_core.images import sheet, to_float, to_uint8
+from unseen_core.metrics import kernel_distance
 from unseen_core.probe import Probe, wilson
 from unseen_core.rng import Streams
 from unseen_core.starts.paths import path
@@ -101,6 +103,16 @@ class Walker:
                            "log_odds": odds.mean(0).tolist()}
             pictures.append(images[:_POINTS])
         return found, sheet(torch.cat(pictures), columns=_POINTS, captions=list(ends))
+
+    def gap(self, seen: Tensor) -> dict[str, object]:
+        """Return how far the domain is from the one that the network has seen.
+
+        The kernel distance of the fit images to seen images, uint8 (n, 3, h, w).
+        """
+        kernel, _ = metric_names(self.extractor.name)
+        found = kernel_distance(*(extract(self.extractor, x) for x in (self.images, seen)),
+                                draws=self.params.evaluate.draws, seed=self.params.seed)
+        return {"metric": kernel, "value": found.value, "low": found.low, "high": found.high}
 
     def _down(
         self, states: Tensor, level: int, eta: float = 0.0, streams: Streams | None = None

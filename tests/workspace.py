@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).resolve().parents[1]
 MODEL, DOMAIN, OTHER, SEEN = "tiny", "marks", "digits", "shapes"
 SIZE = 16
-CHAIN = ("invert", "fit", "sample", "denoise", "evaluate")
+CHAIN = ("invert", "fit", "sample", "denoise", "select", "evaluate")
 PAIRED = (*CHAIN, "analyze")  # every stage of a model and a domain
 SAMPLERS = {
     "noise": {"sampler": "noise"},
@@ -50,6 +50,7 @@ def parameters() -> dict:
     params["samplers"] = SAMPLERS
     params["denoise"] = {"precision": "float32", "batch": 3}
     params["evaluate"] = {"extractors": {"projections": {}}, "draws": 100}
+    params["select"]["draws"] = 100
     return params
 
 

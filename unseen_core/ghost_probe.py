@@ -18,9 +18,12 @@ from unseen_core.ghosts import (
 from unseen_core.metrics import Interval
 from unseen_core.probe import Probe, fit_probe
 
-__all__ = ["GhostProbe", "GhostScore", "fit_ghost_probe", "ghost_score", "superpose"]
+__all__ = ["FEWEST", "GhostProbe", "GhostScore", "fit_ghost_probe", "ghost_bounds", "ghost_score",
+           "superpose"]
 
 _FOLDS = 5
+FEWEST = 2 * _FOLDS
+"""Fit images that a ghost probe needs: two, to be laid over each other, in every fold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +118,8 @@ def fit_ghost_probe(fit: Tensor, *, patch: int = 4, seed: int = 0) -> GhostProbe
     Raises:
         UnseenError: If there are too few images or they are of another type or shape.
     """
-    if len(fit) < 2 * _FOLDS:
-        raise UnseenError(f"ghost probe: {len(fit)} fit images; give at least {2 * _FOLDS}")
+    if len(fit) < FEWEST:
+        raise UnseenError(f"ghost probe: {len(fit)} fit images; give at least {FEWEST}")
     real, mean = _descriptors(fit, patch), fit.double().mean(0)
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(fit)))
     folds = [(real[rows], _descriptors(superpose(fit[rows], mean, seed=seed), patch))
@@ -131,11 +134,30 @@ def fit_ghost_probe(fit: Tensor, *, patch: int = 4, seed: int = 0) -> GhostProbe
     return GhostProbe(fit_probe(real, planted, seed), mean, patch, auc)
 
 
+def ghost_bounds(
+    held_out: Tensor, probe: GhostProbe, *, seed: int = 0
+) -> tuple[float, float]:
+    """Return the mean ghost probabilities of held-out images and of superpositions of them.
+
+    Args:
+        held_out: uint8 (m, 3, h, w), m >= 2, real and not those of the probe.
+        probe: Of the same domain.
+        seed: Seed of the superpositions.
+
+    Raises:
+        UnseenError: If the images are of another type or shape.
+    """
+    both = (held_out, superpose(held_out, probe.mean, seed=seed))
+    floor, ceiling = (probe.probability(images).mean().item() for images in both)
+    return floor, ceiling
+
+
 def ghost_score(
     generated: Tensor,
     held_out: Tensor,
     probe: GhostProbe,
     *,
+    bounds: tuple[float, float] | None = None,
     draws: int = 1000,
     seed: int = 0,
     level: float = 0.95,
@@ -146,6 +168,8 @@ def ghost_score(
         generated: uint8 (n, 3, h, w), n >= 1.
         held_out: uint8 (m, 3, h, w), m >= 2, real and not those of the probe.
         probe: Of the same domain.
+        bounds: What ``ghost_bounds`` returned for ``held_out``, so that it is computed once for
+            many sets; None computes it.
         draws: Bootstrap draws of the generated images, >= 1.
         seed: Seed of draws and superpositions.
         level: Coverage of the interval, in (0, 1).
@@ -156,10 +180,11 @@ def ghost_score(
     check_bootstrap(draws, level)
     found, n = probe.probability(generated), len(generated)
     rows = torch.from_numpy(np.random.default_rng(seed).integers(0, n, (draws, n)))
+    floor, ceiling = bounds or ghost_bounds(held_out, probe, seed=seed)
     return GhostScore(
         generated=percentile_interval(found.mean().item(), found[rows].mean(1), level),
-        floor=probe.probability(held_out).mean().item(),
-        ceiling=probe.probability(superpose(held_out, probe.mean, seed=seed)).mean().item(),
+        floor=floor,
+        ceiling=ceiling,
         auc=probe.auc,
         probabilities=found,
     )

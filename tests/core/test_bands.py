@@ -11,7 +11,7 @@ from unseen_core.rng import Streams
 from unseen_core.schedule import Schedule
 from unseen_core.starts import Geometric, Reconstruction, StartContext
 from unseen_core.starts.bands import Bands
-from unseen_core.starts.parents import choose_parents, dirichlet
+from unseen_core.starts.parents import Parents, dirichlet
 
 SHAPE, N, CUT = (3, 6, 5), 40, 2.5
 LOW = torch.tensor([[(i * i + j * j) ** 0.5 < CUT for j in range(5)] for i in range(6)])
@@ -142,7 +142,7 @@ def test_shared_steps_are_those_of_geometric(context) -> None:
     starts = Geometric(parents=3, near=8, shell=False, tested=False, alpha=2.0).draw(
         context, ids(20))
     streams = ids(20)
-    made_of = choose_parents(streams, context.judge.references, 3, 8)
+    made_of = Parents.among(context.judge.references, 3, 8).draw(streams)
     weights = dirichlet(streams, 3, 2.0)
     assert torch.equal(made_of, starts.parents)
     blend = (weights[:, :, None] * context.judge.references[made_of]).sum(1)

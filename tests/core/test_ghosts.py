@@ -9,7 +9,13 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from unseen_core.errors import UnseenError
-from unseen_core.ghost_probe import GhostProbe, fit_ghost_probe, ghost_score, superpose
+from unseen_core.ghost_probe import (
+    GhostProbe,
+    fit_ghost_probe,
+    ghost_bounds,
+    ghost_score,
+    superpose,
+)
 from unseen_core.ghosts import MEASURES, ghost_measures, ghosts, octave_energies
 
 
@@ -52,6 +58,10 @@ def test_planted_ghosts_score_at_the_ceiling_and_reals_at_the_floor(probe, kind:
     assert ghost.generated.low < ghost.generated.value < ghost.generated.high
     assert ghost.generated.value == pytest.approx(ghost.probabilities.mean().item())
     assert ghost.auc == probe.auc
+    assert ghost_bounds(HELD_OUT, probe) == (ghost.floor, ghost.ceiling)
+    given = ghost_score(OTHERS, HELD_OUT, probe, bounds=(0.125, 0.75))
+    assert (given.floor, given.ceiling) == (0.125, 0.75)
+    assert given.generated == real.generated
 
 
 def test_a_probe_of_nothing_is_blind() -> None:

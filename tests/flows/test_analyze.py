@@ -5,10 +5,12 @@ import math
 
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from workspace import MODEL, OTHER, SEEN, change, fetch_all
 
 from flows.stage import run_stage
+from unseen_core.errors import UnseenError
 from unseen_core.store import TensorStore
 
 TARGET = {"model": MODEL, "domain": OTHER}
@@ -41,6 +43,8 @@ def test_every_table_is_there_and_finite(enough) -> None:
     report = json.loads((out / "analysis.json").read_text())
     assert (report["images"], report["seen"]) == (20, 20)
     assert set(report["levels"]) == {"100", "200"}
+    assert report["gap"]["low"] < report["gap"]["value"] < report["gap"]["high"]
+    assert report["own_samples"] == {"compared": 8, "identical": True}
     for table in report["levels"].values():
         assert set(table) == {"gaussianity", "geometry", "separability", "separability bottleneck",
                               "prior_gap", "spread", "passed", "bandwidth"}
@@ -65,3 +69,18 @@ def test_too_few_images_are_a_note_and_no_failure(workspace) -> None:
     run_up_to_analysis()
     out = workspace / "data/analysis" / MODEL / OTHER
     assert json.loads((out / "analysis.json").read_text())["levels"] == {}
+
+
+def test_a_network_that_changes_under_the_analysis_is_an_error(enough, monkeypatch) -> None:
+    import flows.analyze as module
+
+    real = module.reconstruction
+
+    def careless(network, *args, **settings):
+        with torch.no_grad():
+            next(network._network.parameters()).add_(0.01)
+        return real(network, *args, **settings)
+
+    monkeypatch.setattr(module, "reconstruction", careless)
+    with pytest.raises(UnseenError, match="own samples changed"):
+        run_up_to_analysis()

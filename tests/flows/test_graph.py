@@ -16,8 +16,8 @@ from flows.stage import _find
 
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]
 BODIES = {name: entry.get("do", entry) for name, entry in STAGES.items()}
-ORDER = ["pretrain", "fetch", "invert", "fit", "sample", "denoise", "evaluate", "analyze",
-         "compare"]
+ORDER = ["pretrain", "fetch", "invert", "fit", "sample", "denoise", "evaluate", "select",
+         "analyze", "compare"]
 CORE = {"torch", "diffusers", "numpy", "scipy", "pandas", "pyarrow", "safetensors", "PIL",
         "sklearn", "skimage", "unseen_core"}
 OWNERS = {  # who alone may import what

@@ -34,6 +34,9 @@ def test_only_evaluate_reads_held_out_images(workspace, finished):
                            ("generated", "*.parquet"), ("generated", "*.png")):
         assert contents(Path("data", stage, PLACE), pattern) == contents(
             finished / "data" / stage / PLACE, pattern)
+    chosen = contents(Path("data/selection", MODEL))
+    assert len(chosen) == 3
+    assert chosen.items() <= contents(finished / "data/selection" / MODEL).items()
     with pytest.raises(UnseenError, match=r"held_out\.parquet") as caught:
         run_stages(["evaluate"])
     assert len(str(caught.value).splitlines()) == 1
@@ -146,6 +149,8 @@ def test_a_missing_input_is_one_line_that_names_it(done, stage, dep):
     ("sample", f"priors/{PLACE}/L0200.json"),
     ("denoise", f"starts/{PLACE}/L0200-noise.safetensors"),
     ("denoise", f"starts/{PLACE}/report.json"),
+    ("select", f"generated/{PLACE}/L0200-slerp.parquet"),
+    ("select", f"generated/{PLACE}/L0200-slerp.json"),
     ("evaluate", f"generated/{PLACE}/L0200-noise.parquet"),
     ("evaluate", f"generated/{PLACE}/L0200-noise.json"),
     ("evaluate", f"starts/{PLACE}/report.json"),

@@ -11,8 +11,10 @@ from unseen_core.sources.embedded import (
     load_digits,
     load_faces,
     load_galaxies,
+    load_retina,
     load_shapes,
     load_textures,
+    load_tissue,
 )
 from unseen_core.sources.files import load_folder, load_npz, load_zip
 from unseen_core.sources.partition import Split, split
@@ -25,6 +27,8 @@ SOURCES: Mapping[str, Callable[[SourceConfig], SourceImages]] = MappingProxyType
         "faces": load_faces,
         "galaxies": load_galaxies,
         "textures": load_textures,
+        "tissue": load_tissue,
+        "retina": load_retina,
         "shapes": load_shapes,
         "folder": load_folder,
         "zip": load_zip,

@@ -8,7 +8,7 @@ from unseen_core.errors import UnseenError
 from unseen_core.frequency import dct, idct, low_mask
 from unseen_core.geometry import shell_lengths
 from unseen_core.rng import Streams
-from unseen_core.starts.parents import check_eta, choose_parents, dirichlet, keep_inside
+from unseen_core.starts.parents import Parents, check_eta, dirichlet, keep_inside
 from unseen_core.starts.protocol import StartContext, StartStates
 
 __all__ = ["Bands"]
@@ -85,9 +85,10 @@ class Bands:
         lengths = [shell_lengths(band) for band in (low, high)]  # the bands' means are 0
         whole = shell_lengths(judge.references)
         looks = low if self.match == "low" else judge.references
+        family = Parents.among(looks, self.coarse + self.fine, self.near)
 
         def propose(active: Streams) -> tuple[Tensor, Tensor]:
-            made_of = choose_parents(active, looks, self.coarse + self.fine, self.near)
+            made_of = family.draw(active)
             groups = made_of.split([self.coarse, self.fine], dim=1)
             weights = [dirichlet(active, rows.shape[1], self.alpha) for rows in groups]
             parts = [(w[:, :, None] * band[rows]).sum(1)

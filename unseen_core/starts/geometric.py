@@ -8,7 +8,7 @@ from torch import Tensor
 from unseen_core.errors import UnseenError
 from unseen_core.geometry import shell_lengths
 from unseen_core.rng import Streams
-from unseen_core.starts.parents import check_eta, choose_parents, dirichlet, keep_inside
+from unseen_core.starts.parents import Parents, check_eta, dirichlet, keep_inside
 from unseen_core.starts.protocol import StartContext, StartStates
 from unseen_core.windows import check_window
 
@@ -77,11 +77,12 @@ class Geometric:
         span = context.span(None if blend else self.proposal)
         inner = context.within(span, self.window)
         lengths = shell_lengths(span.references)
+        family = Parents.among(inner.judge.references, self.parents, self.near if blend else 0)
 
         def propose(active: Streams) -> tuple[Tensor, Tensor]:
             judge = inner.judge
             if blend:
-                made_of = choose_parents(active, judge.references, self.parents, self.near)
+                made_of = family.draw(active)
                 weights = dirichlet(active, self.parents, self.alpha)
                 deviation = judge.references[made_of] - judge.mean  # (n, p, r + 1)
                 offset = (weights[:, :, None] * deviation).sum(1)

@@ -1,6 +1,7 @@
 """Steps that samplers share: whose blend a candidate is, and which candidates are kept."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from scipy.special import gammaincinv
@@ -11,7 +12,7 @@ from unseen_core.geometry import STATISTICS
 from unseen_core.rng import Streams
 from unseen_core.starts.protocol import StartContext, StartStates
 
-__all__ = ["check_eta", "choose_parents", "dirichlet", "keep_inside"]
+__all__ = ["Parents", "check_eta", "dirichlet", "keep_inside"]
 
 
 def check_eta(eta: float) -> None:
@@ -24,32 +25,53 @@ def check_eta(eta: float) -> None:
         raise UnseenError(f"eta {eta} is out of range; use 0 to 1")
 
 
-def choose_parents(streams: Streams, references: Tensor, count: int, near: int) -> Tensor:
-    """Draw distinct references per stream, the others among the nearest of the first.
+@dataclass(frozen=True, eq=False)
+class Parents:
+    """Who may be drawn as parents together.
 
-    Args:
-        streams: One per row.
-        references: What nearness is measured on, float64 (N, d).
+    Attributes:
+        total: References, N.
         count: Parents per row, >= 1.
-        near: Nearest neighbours of the first parent that the others are drawn from; 0 draws all
-            from all.
-
-    Returns:
-        int64 (n, count), rows of ``references``.
-
-    Raises:
-        UnseenError: If there are fewer references than parents or neighbours asked for.
+        neighbours: Per first parent those that the others are drawn from, int64 (N, near); None
+            where all are drawn from all.
     """
-    total = len(references)
-    if near == 0 or count == 1:
-        return streams.choose(total, count)
-    if near > total - 1:
-        raise UnseenError(f"near {near} needs more than {total} fit images; lower it")
-    first = streams.choose(total, 1)
-    # Between all pairs, whatever rows are asked for: rounding must not depend on the batch.
-    distance = torch.cdist(references, references).fill_diagonal_(-1)
-    neighbours = distance.argsort(1)[:, 1 : near + 1][first[:, 0]]
-    return torch.cat([first, neighbours.gather(1, streams.choose(near, count - 1))], dim=1)
+
+    total: int
+    count: int
+    neighbours: Tensor | None
+
+    @classmethod
+    def among(cls, references: Tensor, count: int, near: int) -> "Parents":
+        """Look up neighbours once, whatever number of rows will be drawn.
+
+        Args:
+            references: What nearness is measured on, float64 (N, d).
+            count: Parents per row, >= 1.
+            near: Nearest neighbours of the first parent that the others are drawn from; 0 draws
+                all from all.
+
+        Raises:
+            UnseenError: If there are fewer references than neighbours asked for.
+        """
+        total = len(references)
+        if near == 0 or count == 1:
+            return cls(total, count, None)
+        if near > total - 1:
+            raise UnseenError(f"near {near} needs more than {total} fit images; lower it")
+        distance = torch.cdist(references, references).fill_diagonal_(-1)
+        return cls(total, count, distance.argsort(1)[:, 1 : near + 1])
+
+    def draw(self, streams: Streams) -> Tensor:
+        """Draw distinct parents per stream, int64 (n, count).
+
+        Raises:
+            UnseenError: If there are fewer references than parents.
+        """
+        if self.neighbours is None:
+            return streams.choose(self.total, self.count)
+        first = streams.choose(self.total, 1)
+        others = streams.choose(self.neighbours.shape[1], self.count - 1)
+        return torch.cat([first, self.neighbours[first[:, 0]].gather(1, others)], dim=1)
 
 
 def dirichlet(streams: Streams, count: int, alpha: float) -> Tensor:

@@ -82,10 +82,12 @@ def train_denoiser(
     torch.manual_seed(config.seed)
     scheduler = DDPMScheduler(prediction_type="v_prediction")
     alpha_bar = scheduler.alphas_cumprod.to(device)
-    network = build_network(config).to(device, memory_format=torch.channels_last)
+    epoch, data, order = -1, images(0), torch.empty(0)
+    size = data.shape[-1]
+    network = build_network(config, size).to(device, memory_format=torch.channels_last)
     if device == "cpu":
         plain_norms(network, below=64)
-    average = build_network(config).to(device)
+    average = build_network(config, size).to(device)
     average.load_state_dict(network.state_dict())
     optimiser = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=0.0)
     mark = hashlib.sha256(repr(sorted(asdict(config).items())).encode()).hexdigest()
@@ -93,7 +95,6 @@ def train_denoiser(
     if scratch.exists():
         step, smooth = _load(scratch, mark, network, average, optimiser)
 
-    epoch, data, order = -1, images(0), torch.empty(0)
     while step < config.steps:
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         if step * config.batch // len(data) != epoch:

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,13 +15,15 @@ from unseen_core.sources import SourceConfig, SourceImages
 @pytest.fixture(scope="module")
 def domains() -> dict[str, SourceImages]:
     """Load every embedded domain once."""
-    kinds = {"digits": None, "faces": None, "galaxies": None, "textures": None, "shapes": 512}
-    return {k: sources.load(SourceConfig(kind=k, domain=k, limit=n)) for k, n in kinds.items()}
+    kinds = ("digits", "faces", "galaxies", "textures", "tissue", "retina", "shapes")
+    limits = {"shapes": 512}
+    return {k: sources.load(SourceConfig(kind=k, domain=k, limit=limits.get(k))) for k in kinds}
 
 
 def test_counts_shapes_and_ids(domains: dict[str, SourceImages]) -> None:
     counts = {kind: len(domain) for kind, domain in domains.items()}
-    expected = {"digits": 1797, "faces": 100, "galaxies": 345, "textures": 300, "shapes": 512}
+    expected = {"digits": 1797, "faces": 100, "galaxies": 345, "textures": 300, "tissue": 194,
+                "retina": 206, "shapes": 512}
     assert counts == expected
     for kind, domain in domains.items():
         assert domain.images.shape == (counts[kind], 3, 32, 32)
@@ -62,13 +65,35 @@ def test_no_two_galaxy_crops_share_a_pixel(domains: dict[str, SourceImages]) -> 
     assert painted.max() == 1
 
 
-def test_texture_crops_share_no_pixel() -> None:
+def test_retina_crops_lie_in_the_disc_and_show_vessels(domains: dict[str, SourceImages]) -> None:
+    images = domains["retina"].images.double()
+    assert images.mean(1).amin() > 20  # the border of the photograph is at 1
+    red, green, blue = images.mean((2, 3)).unbind(1)
+    assert (red > green).all() and (green > blue).all()
+    # A vessel crosses the crop darker than what lies beside it in green.
+    level = images[:, 1].flatten(1)
+    assert ((level.median(1).values - level.amin(1)) > 15).double().mean() > 0.7
+
+
+def test_tissue_crops_are_stained_brown_or_blue(domains: dict[str, SourceImages]) -> None:
+    images = domains["tissue"].images.double()
+    assert images.mean(1).flatten(1).std(1).amin() > 3  # bare glass has at most 1
+    surplus = (images[:, 0] - images[:, 2]).flatten(1)
+    brown, blue = (surplus > 40).double().mean(1), (surplus < -20).double().mean(1)
+    assert ((brown > 0.05) | (blue > 0.01)).double().mean() > 0.95
+    assert (brown > 0.5).sum() > 50 and (brown < 0.05).sum() > 30
+
+
+@pytest.mark.parametrize(("shape", "side"), [((512, 512), 48), ((100, 83, 3), 20)])
+def test_crops_share_no_pixel(shape: tuple[int, ...], side: int) -> None:
     from unseen_core.sources.embedded import _tiles
 
-    picture = torch.arange(512 * 512).reshape(512, 512).numpy()
-    tiles = _tiles(picture)
-    assert tiles.shape == (100, 48, 48, 1)
+    picture = np.arange(np.prod(shape)).reshape(shape)
+    tiles = _tiles(picture, side)
+    assert tiles.shape == (shape[0] // side * (shape[1] // side), side, side, *(shape[2:] or (1,)))
     assert len(set(tiles.ravel().tolist())) == tiles.size
+    second = picture[:side, side : 2 * side].reshape(tiles.shape[1:])
+    assert (tiles[1] == second).all()
 
 
 def test_shapes_follow_the_seed_and_limit(domains: dict[str, SourceImages]) -> None:

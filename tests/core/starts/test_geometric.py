@@ -11,7 +11,7 @@ from unseen_core.errors import UnseenError
 from unseen_core.geometry import STATISTICS, Envelope, shell_lengths
 from unseen_core.rng import Streams
 from unseen_core.starts import Geometric, StartContext, StartStates
-from unseen_core.starts.parents import choose_parents, dirichlet
+from unseen_core.starts.parents import Parents, dirichlet
 
 
 def bounded(context: StartContext, **bounds: tuple[float, float]) -> StartContext:
@@ -53,7 +53,7 @@ def test_kept_states_are_the_first_that_pass(world) -> None:
     for i in range(n):
         stream, inside = world.streams(n)[[i]], torch.zeros(1, dtype=torch.bool)
         while not inside.all():
-            rows = choose_parents(stream, context.judge.references, 2, 0)
+            rows = Parents.among(context.judge.references, 2, 0).draw(stream)
             weights = dirichlet(stream, 2, 1.0)
             x = (weights[:, :, None] * context.judge.references[rows]).sum(1)
             order = stream.choose(total, total)

@@ -1,0 +1,36 @@
+"""The frozen network as stages load it: with the weights that ``fetch`` recorded, and no others."""
+
+from pathlib import Path
+
+from flows.paths import PATHS
+from unseen_core.denoiser import UNetEps, load_model
+from unseen_core.errors import UnseenError
+from unseen_core.store import file_hash, write_bytes
+
+__all__ = ["WEIGHTS", "load_frozen", "record_weights"]
+
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+_RECORD = "unet/weights.sha256"
+
+
+def record_weights(folder: Path) -> str:
+    """Write a checkpoint's hash beside its weights and return it."""
+    found = file_hash(folder / WEIGHTS)
+    write_bytes(folder / _RECORD, f"{found}\n".encode())
+    return found
+
+
+def load_frozen(model: str, *, device: str, precision: str) -> tuple[UNetEps, str]:
+    """Load a fetched checkpoint; return it with the SHA-256 of its weights.
+
+    Raises:
+        UnseenError: If it was not fetched, cannot be read, or its weights are not those that
+            ``fetch`` recorded.
+    """
+    folder = PATHS.model(model)
+    network = load_model(folder, device=device, precision=precision)
+    found, record = file_hash(folder / WEIGHTS), folder / _RECORD
+    if not record.is_file() or record.read_text().strip() != found:
+        raise UnseenError(f"{folder / WEIGHTS}: not the weights that fetch recorded in {record}; "
+                          f"run `python -m flows fetch --model {model}` again")
+    return network, found
