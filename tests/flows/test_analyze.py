@@ -47,7 +47,7 @@ def test_every_table_is_there_and_finite(enough) -> None:
     assert report["own_samples"] == {"compared": 8, "identical": True}
     for table in report["levels"].values():
         assert set(table) == {"gaussianity", "geometry", "separability", "separability bottleneck",
-                              "prior_gap", "spread", "passed", "bandwidth"}
+                              "prior_gap", "spread", "passed", "bandwidth", "figures"}
         assert {"noise", "seen latents", "prior isotropic", "held-out latents"} <= set(
             table["passed"])
         for side in ("content", "target"):
