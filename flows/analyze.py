@@ -1,13 +1,17 @@
 """Stage ``analyze``: what the paper claims of inverted images, measured on one domain."""
 
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from flows.analysis_plots import plot_analysis
+from flows.cores import share_cores
 from flows.extractors import load_extractor
 from flows.fit import load_priors, references_at
 from flows.frozen import load_frozen
@@ -26,7 +30,7 @@ from unseen_core.analysis import (
     separability,
     spread,
 )
-from unseen_core.analysis.reconstruction import reconstruction
+from unseen_core.analysis.reconstruction import RoundTrip, reconstruction
 from unseen_core.denoiser import UNetEps
 from unseen_core.device import pick_device
 from unseen_core.errors import UnseenError
@@ -54,7 +58,7 @@ def analyze(run: Run, *, model: str, domain: str) -> dict[str, object]:
     """
     params = load_params()
     device = pick_device(params.compute.device)
-    torch.set_num_threads(params.compute.threads)
+    workers = share_cores(params, device)
     network, weights = load_frozen(model, device=device, precision=params.invert.precision)
     images, _ = references_at(model, domain, 0)
     seen_images, _ = read_pictures(PATHS.model(model) / "seen.parquet")
@@ -73,19 +77,29 @@ def analyze(run: Run, *, model: str, domain: str) -> dict[str, object]:
         unseen, _ = references_at(model, domain, level)
         return _latents(params, network, model, domain, level, unseen, seen.all(level), images)
 
+    def trip(x: Tensor) -> list[RoundTrip]:
+        return reconstruction(network, x[: params.analyze.images].to(device), levels,
+                              params.analyze.steps, method=params.solver.method,
+                              spacing=params.solver.spacing)
+
     levels, grid = sorted(params.levels), grid_of(network, params)
     before = _own_samples(network, grid, params)
-    tables = run.map(at_level, levels, name=lambda level: f"{model}/{domain}/L{level:04d}")
-    trips = {side: reconstruction(network, x[: params.analyze.images].to(device), levels,
-                                  params.analyze.steps, method=params.solver.method,
-                                  spacing=params.solver.spacing)
-             for side, x in (("unseen", images), ("seen", to_float(seen_images)))}
     walker = _walker(params, model, domain, device)
-    widths = walker.bandwidths(levels)
-    walks, sheet = walker.walks(levels[(len(levels) - 1) // 2])
+    # The longest first, so that no worker is left with one at the end.
+    jobs: dict[str, Callable[[], Any]] = {
+        f"round trips, {side}": partial(trip, x)
+        for side, x in (("unseen", images), ("seen", to_float(seen_images)))}
+    jobs["walks"] = partial(walker.walks, levels[(len(levels) - 1) // 2])
+    for level in reversed(levels):
+        jobs[f"bandwidth, L{level:04d}"] = partial(walker.bandwidth_at, level)
+        jobs[f"L{level:04d}"] = partial(at_level, level)
+    done = dict(zip(jobs, run.map(lambda job: jobs[job](), list(jobs), workers=workers,
+                                  name=lambda job: f"{model}/{domain}/{job}"), strict=True))
+    tables = [done[f"L{level:04d}"] for level in levels]
     for level, table in zip(levels, tables, strict=True):
-        table["bandwidth"] = widths[level]
+        table["bandwidth"] = done[f"bandwidth, L{level:04d}"]
         table["figures"] = scalars_of(table)
+    walks, sheet = done["walks"]
     # All work on this network is done: it must still make of noise what it made before.
     if not torch.equal(before, _own_samples(network, grid, params)):
         raise UnseenError(f"models.{model}: the network's own samples changed while it was used; "
@@ -93,7 +107,8 @@ def analyze(run: Run, *, model: str, domain: str) -> dict[str, object]:
     report = {"model": model, "domain": domain, "images": len(images), "seen": len(seen_images),
               "weights": weights, "own_samples": {"compared": len(before), "identical": True},
               "levels": {str(k): table for k, table in zip(levels, tables, strict=True)},
-              "gap": walker.gap(seen_images), "reconstruction": trips, "walks": walks}
+              "gap": walker.gap(seen_images), "walks": walks,
+              "reconstruction": {side: done[f"round trips, {side}"] for side in ("unseen", "seen")}}
     write_json(out / "analysis.json", report)
     frame = pd.DataFrame([{"level": level, **table["figures"]}
                           for level, table in zip(levels, tables, strict=True)])

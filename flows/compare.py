@@ -28,7 +28,7 @@ def compare(run: Run) -> dict[str, object]:
     """Write data/report: tables, best.json, plots; mirror the cells to MLflow.
 
     Raises:
-        UnseenError: If there are no metrics, or a selection is missing.
+        UnseenError: If there are no metrics, or a selection or the analyses are missing.
     """
     params = load_params()
     wanted = {(m, d) for m in params.pipeline.models for d in params.pipeline.domains}
@@ -36,6 +36,8 @@ def compare(run: Run) -> dict[str, object]:
                       (read_cells(PATHS.metrics_folder), read_latents(PATHS.analyses)))
     if not cells:
         raise UnseenError(f"{PATHS.metrics_folder} holds no metrics; run evaluate first")
+    if not PATHS.analyses.is_dir():
+        raise UnseenError(f"{PATHS.analyses} is missing; run analyze first")
     kernel, frechet = metric_names(next(iter(params.evaluate.extractors)))
     table = _table(cells, kernel, frechet)
     selections = [read_json(PATHS.selection(model, domain, "json"))

@@ -6,6 +6,7 @@ import pandas as pd
 import torch
 
 from flows.cells import Cell, each_cell
+from flows.cores import share_cores
 from flows.frozen import load_frozen
 from flows.invert import grid_of
 from flows.params import load_params
@@ -37,7 +38,7 @@ def denoise(run: Run, *, model: str, domain: str) -> dict[str, object]:
     """
     params = load_params()
     device = pick_device(params.compute.device)
-    torch.set_num_threads(params.compute.threads)
+    workers = share_cores(params, device)
     cells = list(each_cell(params))
     starts = PATHS.starts(model, domain)
     pictures = PATHS.domain(domain) / "fit.parquet"
@@ -90,7 +91,8 @@ def denoise(run: Run, *, model: str, domain: str) -> dict[str, object]:
             "calls": calls, "seconds": seconds, "images": len(images)}))
 
     with work:
-        run.map(make, cells, name=lambda cell: f"{model}/{domain}/{cell.key}")
+        run.map(make, cells, name=lambda cell: f"{model}/{domain}/{cell.key}",
+                workers=workers)
         names = [f"{cell.key}.{end}" for cell in cells for end in ("parquet", "png", "json")]
         work.publish(PATHS.generated(model, domain), names,
                      {"grid": list(grid), "weights": weights})

@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from flows.cells import REAL, Cell, each_cell, load_cost
+from flows.cores import share_cores
 from flows.judges import DomainJudge, GhostJudge, Metrics, load_spaces
 from flows.params import Params, load_params
 from flows.paths import PATHS
@@ -37,7 +38,7 @@ def evaluate(run: Run, *, model: str, domain: str) -> dict[str, object]:
     """
     params = load_params()
     device = pick_device(params.compute.device)
-    torch.set_num_threads(params.compute.threads)
+    workers = share_cores(params, device)
     draws, seed = params.evaluate.draws, params.seed
     fit_images, fit_frame = read_pictures(PATHS.domain(domain) / "fit.parquet")
     held_out, _ = read_pictures(PATHS.domain(domain) / "held_out.parquet")
@@ -69,7 +70,8 @@ def evaluate(run: Run, *, model: str, domain: str) -> dict[str, object]:
         return _row(params, model, domain, cell, len(images), metrics), table
 
     cells = [Cell(0, REAL), *each_cell(params)]
-    found = run.map(measure, cells, name=lambda cell: f"{model}/{domain}/{cell.key}")
+    found = run.map(measure, cells, name=lambda cell: f"{model}/{domain}/{cell.key}",
+                    workers=workers)
     rows, tables = [row for row, _ in found], [table for _, table in found]
     write_json(PATHS.metrics(model, domain, "json"), {"cells": rows})
     write_frame(PATHS.metrics(model, domain, "parquet"), pd.concat(tables))

@@ -3,6 +3,7 @@
 import pandas as pd
 import torch
 
+from flows.cores import share_cores
 from flows.frozen import load_frozen
 from flows.params import Params, load_params
 from flows.paths import PATHS
@@ -36,7 +37,7 @@ def invert(run: Run, *, model: str, domain: str | None = None) -> dict[str, obje
     """
     params = load_params()
     device = pick_device(params.compute.device)
-    torch.set_num_threads(params.compute.threads)
+    workers = share_cores(params, device)
     pictures = PATHS.model(model) / "seen.parquet"
     if domain is not None:
         pictures = PATHS.domain(domain) / "fit.parquet"
@@ -71,7 +72,8 @@ def invert(run: Run, *, model: str, domain: str | None = None) -> dict[str, obje
     index = pd.DataFrame({"id": frame["id"], "part": [i // size for i in range(len(images))],
                           "row": [i % size for i in range(len(images))]})
     with work:
-        run.map(carry, parts, name=lambda part: f"{model}/{label}/part-{part:05d}")
+        run.map(carry, parts, name=lambda part: f"{model}/{label}/part-{part:05d}",
+                workers=workers)
         work.add("index.parquet", lambda path: write_index(path, index))
         names = [part_name(level, part) for level in levels for part in parts]
         rows = [min(size, len(images) - part * size) for part in parts]

@@ -33,9 +33,10 @@ def write_overview(best: Mapping[str, Mapping[str, object]], params: Params, fil
                  f"{domain}: some of the images given to {model}, which has seen none like them")]
         folder = PATHS.generated(model, domain)
         if noise is not None:
-            file_of_noise = folder / f"{Cell(level, noise).key}.parquet"
-            if file_of_noise.is_file():
-                rows.append((file_of_noise, f"the frozen {model} from noise at level {level}"))
+            levels = params.samplers[noise].levels or params.levels
+            at = min(levels, key=lambda k: abs(k - level))
+            rows.append((folder / f"{Cell(at, noise).key}.parquet",
+                         f"the frozen {model} from noise at level {at}"))
         rows.append((folder / f"{Cell(level, sampler).key}.parquet",
                      f"new {domain}: {sampler} at level {level}"))
         for path, caption in rows:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Semaphore
 from typing import TypeVar
 
-import torch
 from prefect import flow, get_client, tags, task
 from prefect.artifacts import (
     create_progress_artifact,
@@ -43,12 +43,16 @@ class PrefectRun:
         """The logger ``unseen``, which the run's logs on the server include."""
         return LOG
 
-    def map(self, fn: Callable[[T], R], items: Sequence[T], *, name: Callable[[T], str]) -> list[R]:
+    def map(
+        self, fn: Callable[[T], R], items: Sequence[T], *, name: Callable[[T], str],
+        workers: int = 1,
+    ) -> list[R]:
         """Submit each item as a task; see `flows.run.Run.map`.
 
         Anything but an `UnseenError` is tried again. No result is stored or cached: files are
         DVC's, and hashing large tensors takes seconds.
         """
+        free = Semaphore(workers)  # the task runner has a thread for every core
 
         # The item reaches the task by its index: Prefect would take arguments apart and copy them.
         @task(
@@ -61,7 +65,8 @@ class PrefectRun:
             retry_condition_fn=_worth_retrying,
         )
         def run_part(part: str, index: int) -> R:
-            return fn(items[index])
+            with free:
+                return fn(items[index])
 
         progress = create_progress_artifact(0.0, key=_key(f"{self.label}-progress"))
         futures = [run_part.submit(name(item), index) for index, item in enumerate(items)]
@@ -93,7 +98,7 @@ def run_recorded(name: str, fn: StageFunction, targets: Mapping[str, str]) -> di
     @flow(
         name=f"unseen-{name}",
         flow_run_name=label,
-        task_runner=ThreadPoolTaskRunner(max_workers=max(1, torch.cuda.device_count())),
+        task_runner=ThreadPoolTaskRunner(max_workers=os.cpu_count() or 1),
         persist_result=False,
         validate_parameters=False,
     )

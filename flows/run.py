@@ -3,7 +3,8 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -29,13 +30,17 @@ class Run(Protocol):
         """The logger ``unseen``."""
         ...
 
-    def map(self, fn: Callable[[T], R], items: Sequence[T], *, name: Callable[[T], str]) -> list[R]:
+    def map(
+        self, fn: Callable[[T], R], items: Sequence[T], *, name: Callable[[T], str],
+        workers: int = 1,
+    ) -> list[R]:
         """Apply ``fn`` to each item and return the results in the order of ``items``.
 
         Args:
             fn: A plain function of one part: a key or path in, a small value out.
             items: The parts.
             name: What a part is called in logs and task runs: ``shapes32/faces/part-00000``.
+            workers: Parts that are worked on at once, each in a thread; see ``share_cores``.
 
         Raises:
             UnseenError: As raised by ``fn``, unchanged and never tried again.
@@ -55,29 +60,39 @@ class DirectRun:
         """The logger ``unseen``."""
         return LOG
 
-    def map(self, fn: Callable[[T], R], items: Sequence[T], *, name: Callable[[T], str]) -> list[R]:
-        """Apply ``fn`` to each item in turn; see `Run.map`. An ``OSError`` is tried again."""
-        if not sys.stderr.isatty():
-            return self._logged(fn, items, name)
-        columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn())
-        results: list[R] = []
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            bar = progress.add_task("", total=len(items))
-            for item in items:
-                progress.update(bar, description=name(item))
-                results.append(self._attempt(fn, item, name(item)))
-                progress.advance(bar)
-        return results
-
-    def _logged(
-        self, fn: Callable[[T], R], items: Sequence[T], name: Callable[[T], str]
+    def map(
+        self, fn: Callable[[T], R], items: Sequence[T], *, name: Callable[[T], str],
+        workers: int = 1,
     ) -> list[R]:
-        """Run the items with one log line for about each tenth of them."""
-        results: list[R] = []
-        for done, item in enumerate(items, start=1):
-            results.append(self._attempt(fn, item, name(item)))
-            if done * 10 // len(items) > (done - 1) * 10 // len(items):
-                LOG.info("%s (%d of %d)", name(item), done, len(items))
+        """Apply ``fn`` to each item; see `Run.map`. An ``OSError`` is tried again."""
+        labels = [name(item) for item in items]
+        if workers == 1:
+            outcomes = (self._attempt(fn, *part) for part in zip(items, labels, strict=True))
+            return self._told(outcomes, labels)
+        with ThreadPoolExecutor(workers) as pool:
+            futures = [pool.submit(self._attempt, fn, *part)
+                       for part in zip(items, labels, strict=True)]
+            try:
+                return self._told((future.result() for future in futures), labels)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # parts not begun; those begun go to their end
+                raise
+
+    def _told(self, outcomes: Iterator[R], labels: Sequence[str]) -> list[R]:
+        """Collect results as they come: a bar on a terminal, else a line for each tenth."""
+        total, results = len(labels), list[R]()
+        if not sys.stderr.isatty():
+            for done, (result, label) in enumerate(zip(outcomes, labels, strict=True), start=1):
+                results.append(result)
+                if done * 10 // total > (done - 1) * 10 // total:
+                    LOG.info("%s (%d of %d)", label, done, total)
+            return results
+        columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            bar = progress.add_task(labels[0] if labels else "", total=total)
+            for done, result in enumerate(outcomes, start=1):
+                results.append(result)
+                progress.update(bar, advance=1, description=labels[min(done, total - 1)])
         return results
 
     def _attempt(self, fn: Callable[[T], R], item: T, label: str) -> R:

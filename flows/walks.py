@@ -1,6 +1,5 @@
 """Walks from inverted images: fresh noise on the way down, and paths from one image to another."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,8 +47,8 @@ class Walker:
     seen: TensorStore
     images: Tensor
 
-    def bandwidths(self, levels: Sequence[int]) -> dict[int, dict[str, object]]:
-        """Return the bandwidth of the first latents at each level, in two senses of content.
+    def bandwidth_at(self, level: int) -> dict[str, object]:
+        """Return the bandwidth of the first latents at a level, in two senses of content.
 
         ``target``: the share of images that the probe still puts in the target domain;
         ``content``: the cosine of an image's deviation from the mean fit image with that of the
@@ -58,23 +57,21 @@ class Walker:
         count, etas = self.params.analyze.images, self.params.analyze.etas
         original = to_float(self.images[:count]).flatten(1)
         mean = to_float(self.images).flatten(1).mean(0)
-        found: dict[int, dict[str, object]] = {}
-        for level in levels:
-            latents = self.unseen.all(level)[:count]
-            content, target = [], []
-            for eta in etas:
-                streams = Streams(self.params.seed, f"bandwidth/L{level:04d}/{eta}",
-                                  [str(i) for i in range(len(latents))])
-                images = self._down(latents, level, eta, streams)
-                flat = to_float(images).flatten(1)
-                content.append(torch.cosine_similarity(flat - mean, original - mean))
-                target.append(self.probe.in_target(extract(self.extractor, images)))
-            found[level] = {"etas": list(etas)}
-            for name, kept in (("content", content), ("target", target)):
-                rows = torch.stack(kept).double().numpy()
-                width = bandwidth(etas, rows, seed=self.params.seed)
-                found[level][name] = {"kept": rows.mean(1).tolist(), "value": width.value,
-                                      "low": width.low, "high": width.high}
+        latents = self.unseen.all(level)[:count]
+        content, target = [], []
+        for eta in etas:
+            streams = Streams(self.params.seed, f"bandwidth/L{level:04d}/{eta}",
+                              [str(i) for i in range(len(latents))])
+            images = self._down(latents, level, eta, streams)
+            flat = to_float(images).flatten(1)
+            content.append(torch.cosine_similarity(flat - mean, original - mean))
+            target.append(self.probe.in_target(extract(self.extractor, images)))
+        found: dict[str, object] = {"etas": list(etas)}
+        for name, kept in (("content", content), ("target", target)):
+            rows = torch.stack(kept).double().numpy()
+            width = bandwidth(etas, rows, seed=self.params.seed)
+            found[name] = {"kept": rows.mean(1).tolist(), "value": width.value,
+                           "low": width.low, "high": width.high}
         return found
 
     def walks(self, level: int) -> tuple[dict[str, object], Image.Image]:

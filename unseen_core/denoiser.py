@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from threading import get_ident
 from typing import Literal
 
 import torch
@@ -71,13 +72,17 @@ class UNetEps:
         a, s = self.schedule.a(told).item(), self.schedule.s(told).item()
         return a * output + s * x.float()
 
-
     @torch.inference_mode()
     def bottleneck(self, x: Tensor, level: Level) -> Tensor:
         """Return what the network's middle block makes of states, float32 (b, c', h', w')."""
         kept: list[Tensor] = []
-        handle = self._network.mid_block.register_forward_hook(
-            lambda module, inputs, output: kept.append(output))
+        mine = get_ident()
+
+        def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if get_ident() == mine:  # other threads may be using the network
+                kept.append(output)
+
+        handle = self._network.mid_block.register_forward_hook(keep)
         try:
             self(x, level)
         finally:

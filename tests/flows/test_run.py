@@ -1,6 +1,8 @@
 """The direct loop and the choice between direct and recorded runs."""
 
 import logging
+import threading
+import time
 
 import pytest
 
@@ -53,6 +55,31 @@ def test_other_errors_are_never_tried_again(error):
         DirectRun(delay=0).map(fails, [1, 2], name=str)
     assert caught.value is error
     assert calls == [1]
+
+
+def test_workers_work_at_the_same_time_and_results_keep_their_order():
+    meeting = threading.Barrier(3)
+
+    def fn(item):
+        meeting.wait(timeout=20)  # passes only if three parts are under way at once
+        return -item
+
+    assert DirectRun().map(fn, range(6), name=str, workers=3) == [0, -1, -2, -3, -4, -5]
+
+
+def test_a_failing_worker_stops_the_parts_that_have_not_begun():
+    begun, error = [], UnseenError("params.yaml: levels")
+
+    def fn(item):
+        begun.append(item)
+        if item == 0:
+            raise error
+        time.sleep(0.05)
+
+    with pytest.raises(UnseenError) as caught:
+        DirectRun(delay=0).map(fn, range(50), name=str, workers=2)
+    assert caught.value is error
+    assert 0 in begun and len(begun) < 50
 
 
 def test_a_terminal_gets_a_bar_and_the_same_results(monkeypatch):

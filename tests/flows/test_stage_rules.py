@@ -19,8 +19,8 @@ PLACE = Path(MODEL, DOMAIN)
 class Interrupted(DirectRun):
     """A run that is stopped after two parts of a stage."""
 
-    def map(self, fn, items, *, name):
-        super().map(fn, items[:2], name=name)
+    def map(self, fn, items, *, name, workers):
+        super().map(fn, items[:2], name=name, workers=workers)
         raise KeyboardInterrupt
 
 
