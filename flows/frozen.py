@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from flows.paths import PATHS
+from unseen_core.checkpoints.network import WEIGHTS
 from unseen_core.denoiser import UNetEps, load_model
 from unseen_core.errors import UnseenError
 from unseen_core.store import file_hash, write_bytes
 
 __all__ = ["WEIGHTS", "load_frozen", "record_weights"]
 
-WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 _RECORD = "unet/weights.sha256"
 
 

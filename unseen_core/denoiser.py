@@ -1,6 +1,5 @@
 """A diffusers U-Net on disk as a frozen predictor of noise."""
 
-import json
 from pathlib import Path
 from threading import get_ident
 from typing import Literal
@@ -9,6 +8,7 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
+from unseen_core.checkpoints.network import LABEL, check_label, load_network
 from unseen_core.errors import UnseenError
 from unseen_core.schedule import Schedule, load_schedule
 from unseen_core.types import Level
@@ -24,9 +24,13 @@ class UNetEps:
     Args:
         network: The U-Net; put into evaluation mode, gradients off.
         schedule: Its noise schedule.
+        label: The class that a class-conditional network is always told.
         device: Where it computes; states may live there or on the CPU.
         precision: ``"float32"`` or ``"bf16"`` (autocast). States keep their own precision:
             a bf16 state loses several times more than a bf16 network does.
+
+    Raises:
+        UnseenError: If a class-conditional network has no label, or another one has.
     """
 
     def __init__(
@@ -34,10 +38,12 @@ class UNetEps:
         network: UNet2DModel,
         schedule: Schedule,
         *,
+        label: int | None = None,
         device: str = "cpu",
         precision: Precision = "float32",
     ) -> None:
         """Freeze the network and lay it out for convolutions."""
+        check_label(network, label)
         self.schedule = schedule
         size = network.config.sample_size
         height, width = (size, size) if isinstance(size, int) else tuple(size)
@@ -49,6 +55,7 @@ class UNetEps:
         self._dtype = next(network.parameters()).dtype
         if torch.device(device).type == "cpu" and precision == "bf16":
             plain_norms(self._network, below=32)
+        self._labels = None if label is None else torch.tensor([label], device=device)
         self._timesteps: dict[Level, Tensor] = {}
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
@@ -64,7 +71,8 @@ class UNetEps:
         inputs = x.to(self.device, self._dtype).contiguous(memory_format=torch.channels_last)
         half = self.precision == "bf16"
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=half):
-            output = self._network(inputs, self._timesteps[level], return_dict=False)[0]
+            output = self._network(inputs, self._timesteps[level], class_labels=self._labels,
+                                   return_dict=False)[0]
         output = output[:, : self.shape[0]].to(x.device).float()
         if self.schedule.prediction == "epsilon":
             return output
@@ -118,44 +126,18 @@ def plain_norms(network: nn.Module, *, below: int) -> None:
 def load_model(
     folder: Path, *, device: str = "cpu", precision: Precision = "float32"
 ) -> UNetEps:
-    """Load a ``DDPMPipeline`` folder (``unet/`` and ``scheduler/``) written by diffusers.
+    """Load a ``DDPMPipeline`` folder (``unet/`` and ``scheduler/``), as ``fetch`` writes it.
+
+    The project's own keys in it are honoured: a class label, a fixed number of heads (see
+    ``unseen_core.checkpoints.network``) and rescaled timesteps.
 
     Raises:
-        UnseenError: If a file is missing or does not describe an unconditional U-Net.
+        UnseenError: If a file is missing or does not describe a network that predicts noise.
     """
-    for part in ("unet/config.json", "unet/diffusion_pytorch_model.safetensors",
-                 "scheduler/scheduler_config.json"):
-        if not (folder / part).is_file():
-            raise UnseenError(f"checkpoint {folder} has no {part}; give a diffusers DDPMPipeline "
-                              "folder with safetensors weights")
+    network = load_network(folder)
     schedule = load_schedule(folder)
     try:
-        # diffusers takes a string for the name of a checkpoint to be looked for on the network.
-        if not isinstance(json.loads((folder / "unet/config.json").read_text()), dict):
-            raise ValueError("unet/config.json is not a JSON object")
-        network, info = UNet2DModel.from_pretrained(
-            folder / "unet", local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-    except Exception as error:  # building from foreign values fails in any way it likes
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UnseenError(f"checkpoint {folder} cannot be loaded: {first}") from error
-    if info["missing_keys"]:  # diffusers would leave them without values
-        raise UnseenError(f"checkpoint {folder} lacks the weights {info['missing_keys'][0]!r}; "
-                          "save it again with its own config.json")
-    _check_config(folder, network)
-    return UNetEps(network, schedule, device=device, precision=precision)
-
-
-def _check_config(folder: Path, network: UNet2DModel) -> None:
-    """Refuse networks that are not unconditional predictors of noise in images of one size."""
-    config = network.config
-    if config.num_class_embeds or config.class_embed_type:
-        raise UnseenError(f"checkpoint {folder} is class-conditional; give an unconditional one")
-    size = config.sample_size
-    sides = size if isinstance(size, list | tuple) else [size, size]
-    if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
-        raise UnseenError(f"checkpoint {folder}: unet/config.json has sample_size {size!r}; set it "
-                          "to the side of the images it was trained on")
-    if config.out_channels not in (config.in_channels, 2 * config.in_channels):
-        raise UnseenError(f"checkpoint {folder} predicts {config.out_channels} channels for images "
-                          f"of {config.in_channels}; give one that predicts noise")
+        return UNetEps(network, schedule, label=network.config.get(LABEL), device=device,
+                       precision=precision)
+    except UnseenError as error:
+        raise UnseenError(f"checkpoint {folder}: {error}") from error

@@ -141,11 +141,9 @@ def untouched(evidence: Evidence) -> Section:
                                 if case.partition("/")[0] == model]
         if not mine:
             continue
-        asked = evidence.params.models[model].sha256 if model in evidence.params.models else None
         hashes = [str(analysis["weights"]) for analysis in mine]
         own = [analysis["own_samples"] for analysis in mine]
-        verdicts[model] = unharmed([*hashes, *([asked] if asked else [])],
-                                   [bool(x["identical"]) for x in own])
+        verdicts[model] = unharmed(hashes, [bool(x["identical"]) for x in own])
         rows.append([model, listed_hashes(hashes), str(len(mine)),
                      extent((x["compared"] for x in own), 0),
                      f"{sum(bool(x['identical']) for x in own)} of {len(own)}", verdicts[model]])
@@ -156,8 +154,8 @@ def untouched(evidence: Evidence) -> Section:
         "The hash of the weights is taken in every analysis, and the network makes images of its "
         "own domain from the same noise before and after it. Nothing here ever writes to the "
         "network, so only a fault could change them.",
-        "all hashes of a model are equal (and equal to the one in params.yaml, where one stands "
-        "there) and all samples are bit for bit the same; refuted otherwise.",
+        "all hashes of a model are equal and all samples are bit for bit the same; refuted "
+        "otherwise.",
         body if rows else "", verdicts, missing)
 
 

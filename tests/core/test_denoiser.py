@@ -128,10 +128,55 @@ def test_a_network_of_two_sides_and_one_channel() -> None:
     assert model(states(2, 1)[..., :8], 7).shape == (2, 1, 16, 8)
 
 
+@torch.no_grad()
+def test_a_label_is_a_shift_of_the_time_embedding() -> None:
+    conditional, plain, x = network(num_class_embeds=5), network(), states(3)
+    tensors = conditional.state_dict()
+    shift = tensors.pop("class_embedding.weight")
+    found = []
+    for label in (1, 4):
+        folded = dict(tensors)
+        folded["time_embedding.linear_2.bias"] = folded["time_embedding.linear_2.bias"] \
+            + shift[label]
+        plain.load_state_dict(folded)
+        wanted = UNetEps(plain, Schedule.linear())(x, 300)
+        found.append(UNetEps(conditional, Schedule.linear(), label=label)(x, 300))
+        torch.testing.assert_close(found[-1], wanted, rtol=1e-5, atol=1e-5)
+    assert (found[0] - found[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("classes, label, words", [
+    (None, 0, "knows no classes; remove label"),
+    (5, None, r"set label \(models.NAME.label\) to 0..4"),
+    (5, 5, "to 0..4, the class it is to be told, not 5"),
+    (5, -1, "not -1"),
+])
+def test_a_label_fits_the_network(classes: int | None, label: int | None, words: str) -> None:
+    with pytest.raises(UnseenError, match=words):
+        UNetEps(network(num_class_embeds=classes), Schedule.linear(), label=label)
+
+
+@torch.no_grad()
+def test_the_network_is_told_rescaled_timesteps(tmp_path: Path) -> None:
+    unet, x = network(), states(2)
+    folder = saved(tmp_path, unet, num_train_timesteps=4000, beta_schedule="squaredcos_cap_v2")
+    edit(folder, "scheduler/scheduler_config.json", unseen_rescale_timesteps=True)
+    model = load_model(folder)
+    for level, timestep in ((0, 0.0), (2, 0.25), (1002, 250.25), (4000, 999.75)):
+        wanted = unet(x.float(), torch.tensor([timestep]), return_dict=False)[0]
+        torch.testing.assert_close(model(x, level), wanted, rtol=1e-5, atol=1e-5)
+
+
 def edit(folder: Path, file: str, **changes: object) -> None:
     """Change keys of a config."""
     path = folder / file
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def add_weight(folder: Path) -> None:
+    """Put a tensor into the weights, which diffusers alone would leave out."""
+    tensors = load_file(folder / WEIGHTS)
+    save_file(tensors | {"conv_more.weight": torch.zeros(3)}, folder / WEIGHTS)
 
 
 def drop_weight(folder: Path) -> None:
@@ -156,6 +201,7 @@ def drop_weight(folder: Path) -> None:
          "cannot be loaded"),
         (lambda f: edit(f, "unet/config.json", sample_size=None), "sample_size"),
         (drop_weight, "conv_out.weight"),
+        (add_weight, "conv_more.weight"),
         (lambda f: edit(f, "scheduler/scheduler_config.json", prediction_type="sample"),
          "'sample' is not supported"),
         (lambda f: edit(f, "scheduler/scheduler_config.json", beta_schedule="sigmoid"),

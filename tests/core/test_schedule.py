@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unseen_core.errors import UnseenError
-from unseen_core.schedule import Schedule, Spacing
+from unseen_core.schedule import RESCALE, Schedule, Spacing
 
 SPACINGS: tuple[Spacing, ...] = ("karras", "quadratic", "uniform")
 
@@ -54,6 +54,15 @@ def test_configs_are_read_as_diffusers_reads_them(config: dict[str, object]) -> 
     ours = Schedule.from_config(config).alpha_bar
     assert ours[0] == 1 and len(ours) == len(theirs) + 1
     assert torch.allclose(ours[1:], theirs, rtol=3e-4, atol=1e-8)
+
+
+def test_rescaled_timesteps_are_thousandths_of_the_way() -> None:
+    config = {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 4000}
+    plain = Schedule.from_config(config)
+    rescaled = Schedule.from_config({**config, RESCALE: True})
+    assert [plain.timestep(k) for k in (0, 1, 2, 4000)] == [0, 0, 1, 3999]
+    assert [rescaled.timestep(k) for k in (0, 1, 2, 4000)] == [0, 0, 0.25, 999.75]
+    assert torch.equal(plain.alpha_bar, rescaled.alpha_bar)
 
 
 @pytest.mark.parametrize(

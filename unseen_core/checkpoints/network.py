@@ -1,0 +1,149 @@
+"""The U-Net of a checkpoint: built from a configuration, or loaded from a diffusers folder."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DModel
+from diffusers.models.attention_processor import Attention
+from safetensors.torch import load_file
+from torch import Tensor
+
+from unseen_core.errors import UnseenError
+
+__all__ = ["CONFIG", "HEADS", "LABEL", "SCHEDULER", "WEIGHTS", "build_network", "check_label",
+           "empty_network", "load_network"]
+
+CONFIG = "unet/config.json"
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+SCHEDULER = "scheduler/scheduler_config.json"
+# Keys of the project's own in unet/config.json, for what diffusers' configuration cannot say.
+HEADS = "unseen_num_heads"
+LABEL = "unseen_label"
+
+
+def load_network(folder: Path) -> UNet2DModel:
+    """Load the U-Net of a ``DDPMPipeline`` folder (``unet/`` and ``scheduler/``).
+
+    Raises:
+        UnseenError: If a file is missing, or does not describe a network that predicts noise in
+            images of one size.
+    """
+    for part in (CONFIG, WEIGHTS, SCHEDULER):
+        if not (folder / part).is_file():
+            raise UnseenError(f"checkpoint {folder} has no {part}; give a diffusers DDPMPipeline "
+                              "folder with safetensors weights")
+    try:
+        # diffusers takes a string for the name of a checkpoint to be looked for on the network.
+        config = json.loads((folder / CONFIG).read_text())
+        if not isinstance(config, dict):
+            raise ValueError("unet/config.json is not a JSON object")
+        if HEADS in config or LABEL in config:  # diffusers would warn of them at every load
+            return build_network(config, load_file(folder / WEIGHTS))
+        network, info = UNet2DModel.from_pretrained(
+            folder / "unet", local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except Exception as error:  # building from foreign values fails in any way it likes
+        raise UnseenError(f"checkpoint {folder} cannot be loaded: {_first_line(error)}") from error
+    if info["missing_keys"]:  # diffusers would leave them without values
+        raise UnseenError(f"checkpoint {folder} lacks the weights {info['missing_keys'][0]!r}; "
+                          "save it again with its own config.json")
+    if info["unexpected_keys"]:
+        raise UnseenError(f"checkpoint {folder} has weights {info['unexpected_keys'][0]!r} that "
+                          "its config.json has no place for; save it again with its own")
+    try:
+        _check_config(network)
+    except UnseenError as error:
+        raise UnseenError(f"checkpoint {folder}: {error}") from error
+    return network
+
+
+def build_network(config: Mapping[str, object], state: Mapping[str, Tensor]) -> UNet2DModel:
+    """Build a U-Net around tensors, float32, in evaluation mode.
+
+    Args:
+        config: Of ``UNet2DModel``; with ``unseen_num_heads`` every attention has so many heads,
+            whatever its width, and with ``unseen_label`` the network is told that class.
+        state: Its tensors under diffusers' names, all of them and no others.
+
+    Raises:
+        UnseenError: If the configuration is no network's, or names, shapes or the number of
+            heads do not fit.
+    """
+    network = empty_network(config)
+    wanted = network.state_dict()
+    for name, tensor in wanted.items():
+        if name not in state:
+            raise UnseenError(f"the weights lack {name!r}; give the config.json they belong to")
+        if state[name].shape != tensor.shape:
+            raise UnseenError(f"the weights have {name!r} as {tuple(state[name].shape)} where "
+                              f"config.json wants {tuple(tensor.shape)}; give their own")
+    if extra := sorted(set(state) - set(wanted)):
+        raise UnseenError(f"the weights have {extra[0]!r}, for which config.json has no place; "
+                          "give the config.json they belong to")
+    network.load_state_dict({name: x.float().contiguous() for name, x in state.items()},
+                            assign=True)
+    return network.eval()
+
+
+def empty_network(config: Mapping[str, object]) -> UNet2DModel:
+    """Return a U-Net without values (on torch's meta device); see ``build_network``."""
+    own = {key: config[key] for key in (HEADS, LABEL) if config.get(key) is not None}
+    try:
+        with torch.device("meta"):
+            network = UNet2DModel.from_config(
+                {key: value for key, value in config.items() if key not in (HEADS, LABEL)})
+    except Exception as error:  # see load_network
+        raise UnseenError(f"its configuration is no UNet2DModel's: {_first_line(error)}") from error
+    network.register_to_config(**own)
+    _check_config(network)
+    if HEADS in own:
+        _set_heads(network, int(str(own[HEADS])))
+    return network
+
+
+def check_label(network: UNet2DModel, label: int | None) -> None:
+    """Raise UnseenError unless a class-conditional network, and only such a one, has a label."""
+    classes = network.config.num_class_embeds
+    if not classes and label is not None:
+        raise UnseenError("the network knows no classes; remove label (models.NAME.label)")
+    if classes and (label is None or not 0 <= label < classes):
+        raise UnseenError("the network is class-conditional; set label (models.NAME.label) to "
+                          f"0..{classes - 1}, the class it is to be told"
+                          + ("" if label is None else f", not {label}"))
+
+
+def _set_heads(network: UNet2DModel, heads: int) -> None:
+    """Give every attention a fixed number of heads; a configuration fixes their width instead."""
+    for module in network.modules():
+        if isinstance(module, Attention):
+            if heads < 1 or module.inner_dim % heads:
+                raise UnseenError(f"num_heads {heads} does not divide an attention of "
+                                  f"{module.inner_dim} channels; give the one of its training")
+            module.heads, module.scale = heads, (module.inner_dim // heads) ** -0.5
+
+
+def _check_config(network: UNet2DModel) -> None:
+    """Refuse networks that are not predictors of noise in images of one size."""
+    config = network.config
+    if config.class_embed_type:
+        raise UnseenError("the network is class-conditional by vectors (class_embed_type "
+                          f"{config.class_embed_type!r}); give one with numbered classes or none")
+    size = config.sample_size
+    sides = size if isinstance(size, list | tuple) else [size, size]
+    if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+        raise UnseenError(f"unet/config.json has sample_size {size!r}; set it to the side of the "
+                          "images it was trained on")
+    halvings = len(config.block_out_channels) - 1
+    if any(side < 1 or side % 2**halvings for side in sides):
+        raise UnseenError(f"images of side {size} cannot be halved {halvings} times, as the "
+                          "network does; give the size it was trained on")
+    if config.out_channels not in (config.in_channels, 2 * config.in_channels):
+        raise UnseenError(f"the network predicts {config.out_channels} channels for images of "
+                          f"{config.in_channels}; give one that predicts noise")
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of what a library says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
