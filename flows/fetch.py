@@ -2,7 +2,6 @@
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -12,8 +11,8 @@ from flows.paths import PATHS
 from flows.run import Run
 from flows.stage import stage
 from unseen_core.errors import UnseenError
-from unseen_core.sources import SourceConfig, SourceImages, load, split
-from unseen_core.store import file_hash, write_json, write_pictures
+from unseen_core.sources import SourceConfig, SourceImages, content_hash, load, split
+from unseen_core.store import write_json, write_pictures
 
 __all__ = ["fetch"]
 
@@ -34,29 +33,23 @@ def fetch(run: Run, *, model: str | None = None, domain: str | None = None) -> d
 
 
 def _fetch_model(params: Params, model: str) -> dict[str, object]:
-    """Check a checkpoint's hash and shape; copy it, and images of the domain it has seen."""
+    """Check a checkpoint's hash and shape; store it, and images of the domain it has seen."""
     # diffusers takes seconds to import, and only this half of the stage needs it.
-    from flows.frozen import WEIGHTS, record_weights
-    from unseen_core.denoiser import load_model
+    from flows.convert import open_model
+    from flows.frozen import record_weights
+    from unseen_core.checkpoints.loading import save_checkpoint
 
     section = params.model(model)
-    folder = Path(section.path)
-    loaded = load_model(folder)
-    found = file_hash(folder / WEIGHTS)
-    if section.sha256 is not None and found != section.sha256:
-        raise UnseenError(f"models.{model}: {folder / WEIGHTS} has sha256 {found}, not the "
-                          "one in params.yaml; fetch it again or correct models."
-                          f"{model}.sha256")
-    if loaded.shape != (3, params.images.size, params.images.size):
-        raise UnseenError(f"models.{model} works on {loaded.shape[0]} x {loaded.shape[1]} x "
-                          f"{loaded.shape[2]} images; set images.size to {loaded.shape[1]}")
+    checkpoint, found = open_model(model, section, size=params.images.size)
+    channels, height, width = checkpoint.shape
+    if (channels, height, width) != (3, params.images.size, params.images.size):
+        raise UnseenError(f"models.{model} works on {channels} x {height} x {width} images; set "
+                          f"images.size to {height}")
     for level in params.levels:
-        loaded.schedule.check_level(level, "levels:")
+        checkpoint.schedule.check_level(level, "levels:")
     out = PATHS.model(model)
     shutil.rmtree(out, ignore_errors=True)
-    for part in (WEIGHTS, "unet/config.json", "scheduler/scheduler_config.json"):
-        (out / part).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / part, out / part)
+    save_checkpoint(checkpoint, out)
     record_weights(out)
     shutil.copyfile(PATHS.domain(section.seen) / "fit.parquet", out / "seen.parquet")
     return {"model": model, "sha256": found}
@@ -68,7 +61,8 @@ def _fetch_domain(params: Params, domain: str, run: Run) -> dict[str, object]:
     source = load(SourceConfig(
         kind=section.source, domain=domain, path=section.path, crop=params.images.crop,
         skip_bad=params.images.skip_bad, max_pixels=params.images.max_pixels,
-        size=params.images.size, seed=params.seed, limit=section.limit,
+        size=params.images.size, seed=params.seed, limit=section.limit, column=section.column,
+        label=section.label, split=section.split, hub=section.hub,
     ))
     if section.licence:
         source = replace(source, licence=section.licence)
@@ -78,14 +72,17 @@ def _fetch_domain(params: Params, domain: str, run: Run) -> dict[str, object]:
     out = PATHS.domain(domain)
     shutil.rmtree(out, ignore_errors=True)
     counts: dict[str, object] = {}
+    hashes = {"all": content_hash(source.images)}
     for name in ("fit", "held_out", "rest"):
         rows = getattr(sides, name)
         counts[name] = len(rows)
         if len(rows):
-            write_pictures(out / f"{name}.parquet", source.images[rows], _frame(source, rows))
+            images = source.images[rows]
+            hashes[name] = content_hash(images)
+            write_pictures(out / f"{name}.parquet", images, _frame(source, rows))
     write_json(out / "report.json", {
         "domain": domain, "source": section.source, "origin": source.origin,
-        "licence": source.licence, "counts": counts,
+        "licence": source.licence, "counts": counts, "content": hashes,
         "skipped": [{"file": name, "reason": reason} for name, reason in source.skipped],
     })
     return {"domain": domain, "skipped": len(source.skipped), **counts}

@@ -26,6 +26,7 @@ __all__ = [
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
 _SMALLEST = 8
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a TIFF's tag and its value
 _PAPER, _INK, _STRIP = (24, 24, 24), (235, 235, 235), 14
 
 
@@ -110,7 +111,8 @@ def decode(data: bytes, name: str, *, size: int, max_pixels: int, crop: bool = F
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 _check_header(picture.size, name, max_pixels)
-                pixels = _rgb(ImageOps.exif_transpose(picture), name)
+                negative = getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+                pixels = _rgb(ImageOps.exif_transpose(picture), name, negative=negative)
     except UnseenError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -137,12 +139,16 @@ def _check_header(extent: tuple[int, int], name: str, max_pixels: int) -> None:
         raise UnseenError(f"{name}: {width}x{height} pixels is more than max_pixels {max_pixels}")
 
 
-def _rgb(picture: Image.Image, name: str) -> np.ndarray:
-    """Return the pixels as RGB, shape (h, w, 3), values 0..255 (float32 for 16-bit grey)."""
+def _rgb(picture: Image.Image, name: str, *, negative: bool) -> np.ndarray:
+    """Return the pixels as RGB, shape (h, w, 3), values 0..255 (float32 for 16-bit grey).
+
+    Pillow turns the negative grey of a TIFF round where it has up to 8 bits, not where it has 16.
+    """
     if picture.mode.startswith("I"):
         grey = np.asarray(picture).astype(np.float32)
         if grey.min() < 0 or grey.max() > 65535:
             raise UnseenError(f"{name}: 32-bit grey outside 0..65535; save it with 8 or 16 bits")
+        grey = 65535 - grey if negative else grey
         return np.repeat(grey[..., None] / 257, 3, axis=2)  # 65535 = 257 · 255
     if picture.mode == "F":
         raise UnseenError(f"{name}: float pixels have no defined range; save it with 8 or 16 bits")
@@ -155,8 +161,8 @@ def _rgb(picture: Image.Image, name: str) -> np.ndarray:
 def resize(pixels: np.ndarray, size: int, *, crop: bool = False) -> np.ndarray:
     """Return pixels resized by antialiased bicubic interpolation, channel by channel in float32.
 
-    This is the resizing that clean-fid prescribes (Parmar et al. 2022, arXiv 2104.11222), then
-    clipped and rounded to uint8.
+    This is the resizing that clean-fid prescribes (Parmar et al. 2022, arXiv 2104.11222), its
+    result rounded to the nearest grey level at the very end.
 
     Args:
         pixels: Shape (h, w, c), uint8 or float, values 0..255.

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from cleanfid.resize import build_resizer
+from cleanfid.resize import build_resizer, make_resizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -84,8 +84,17 @@ def test_png_round_trip_and_refusal() -> None:
 def test_resize_agrees_with_clean_fid(shape: tuple[int, int]) -> None:
     pixels = noise(*shape)
     theirs = build_resizer("clean")(pixels)
-    ours = images.resize(pixels, 299)
-    assert np.abs(ours - theirs).max() <= 0.5 + 1e-4
+    assert (images.resize(pixels, 299) == theirs.round()).all()
+    for size in (16, 32, 256):
+        theirs = make_resizer("PIL", False, "bicubic", (size, size))(pixels)
+        assert (images.resize(pixels, size) == theirs.round()).all()
+    # Decoding adds nothing to it, and a crop comes first.
+    side = min(shape)
+    top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
+    square = pixels[top : top + side, left : left + side]
+    theirs = make_resizer("PIL", False, "bicubic", (16, 16))(square)
+    data = encoded(Image.fromarray(pixels), "PNG")
+    assert (read(data, crop=True, max_pixels=10**6) == theirs.round()).all()
 
 
 def test_resize_antialiases_and_crops() -> None:
@@ -107,6 +116,53 @@ def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
             assert (read(encoded(grey, kind)) == expected).all()
 
 
+def deep_png(colour: int, levels: list[int]) -> bytes:
+    """Return a 16×16 PNG of one colour with 16 bits per channel."""
+    row = b"\0" + struct.pack(f">{len(levels)}H", *levels) * 16
+    head = struct.pack(">IIBBBBB", 16, 16, 16, colour, 0, 0, 0)
+    parts = [(b"IHDR", head), (b"IDAT", zlib.compress(row * 16)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("colour", "levels", "expected"),
+    [
+        (0, [32896], [128, 128, 128]),
+        (2, [32896, 16448, 65535], [128, 64, 255]),
+        (4, [65535, 32896], [128, 128, 128]),
+        (6, [65535, 32896, 0, 32896], [128, 64, 0]),
+    ],
+)
+def test_sixteen_bit_pngs_of_every_kind(
+    colour: int, levels: list[int], expected: list[int]
+) -> None:
+    assert (abs(read(deep_png(colour, levels)).astype(int) - expected) <= 1).all()
+
+
+def deep_tiff(order: str, photometric: int, level: int) -> bytes:
+    """Return a 16×16 TIFF of one 16-bit grey in the byte order < or >."""
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order]
+    tags = [(256, 16), (257, 16), (258, 16), (259, 1), (262, photometric), (273, 8), (277, 1),
+            (278, 16), (279, 512)]
+    fields = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags)
+    directory = struct.pack(f"{order}H", len(tags)) + fields + bytes(4)
+    pixels = struct.pack(f"{order}H", level) * 256
+    return head + struct.pack(f"{order}I", 8 + len(pixels)) + pixels + directory
+
+
+@pytest.mark.parametrize(
+    ("order", "photometric", "mode", "expected"),
+    [("<", 1, "I;16", 64), ("<", 0, "I;16", 191), (">", 1, "I;16B", 64)],
+)
+def test_sixteen_bit_tiffs_of_both_byte_orders_and_as_negatives(
+    order: str, photometric: int, mode: str, expected: int
+) -> None:
+    data = deep_tiff(order, photometric, 64 * 257)
+    with Image.open(io.BytesIO(data)) as picture:
+        assert picture.mode == mode
+    assert (read(data) == expected).all()
+
+
 def test_thirty_two_bit_pixels() -> None:
     long = np.full((16, 16), 65535, np.int32)
     assert (read(encoded(Image.fromarray(long), "TIFF")) == 255).all()
@@ -122,13 +178,18 @@ def test_transparency_lies_on_black() -> None:
     assert (abs(read(encoded(half, "PNG")).astype(int) - 100) <= 1).all()
     palette = Image.new("P", (16, 16), 1)
     palette.putpalette([0, 0, 0, 255, 10, 20])
+    assert (read(encoded(Image.new("1", (16, 16), 1), "PNG")) == 255).all()
+    assert (read(encoded(palette, "PNG", transparency=1)) == 0).all()
     assert (read(encoded(palette, "PNG")) == [255, 10, 20]).all()
     assert (read(encoded(palette, "GIF", transparency=1)) == 0).all()
 
 
 def test_cmyk_orientation_and_first_frame() -> None:
     red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
-    assert np.abs(read(encoded(red, "JPEG")).astype(int) - [255, 0, 0]).max() <= 4
+    jpeg = encoded(red, "JPEG")
+    assert b"Adobe" in jpeg  # its CMYK is stored inverted
+    for data in (jpeg, encoded(red, "TIFF")):
+        assert np.abs(read(data).astype(int) - [255, 0, 0]).max() <= 4
     halves = np.zeros((16, 16, 3), np.uint8)
     halves[:8] = 255  # white above; orientation 3 turns by 180 degrees
     exif = Image.Exif()

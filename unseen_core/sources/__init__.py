@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from unseen_core.errors import UnseenError
-from unseen_core.sources.base import SourceConfig, SourceImages
+from unseen_core.sources.arrays import load_npy, load_npz
+from unseen_core.sources.base import SourceConfig, SourceImages, content_hash
 from unseen_core.sources.embedded import (
     galaxy_boxes,
     load_digits,
@@ -16,10 +17,23 @@ from unseen_core.sources.embedded import (
     load_textures,
     load_tissue,
 )
-from unseen_core.sources.files import load_folder, load_npz, load_zip
+from unseen_core.sources.files import load_folder, load_zip
+from unseen_core.sources.huggingface import load_datasets
+from unseen_core.sources.lsun import load_lmdb
 from unseen_core.sources.partition import Split, split
+from unseen_core.sources.tables import load_parquet
+from unseen_core.sources.tars import load_tar
 
-__all__ = ["SOURCES", "SourceConfig", "SourceImages", "Split", "galaxy_boxes", "load", "split"]
+__all__ = [
+    "SOURCES",
+    "SourceConfig",
+    "SourceImages",
+    "Split",
+    "content_hash",
+    "galaxy_boxes",
+    "load",
+    "split",
+]
 
 SOURCES: Mapping[str, Callable[[SourceConfig], SourceImages]] = MappingProxyType(
     {
@@ -32,7 +46,12 @@ SOURCES: Mapping[str, Callable[[SourceConfig], SourceImages]] = MappingProxyType
         "shapes": load_shapes,
         "folder": load_folder,
         "zip": load_zip,
+        "tar": load_tar,
         "npz": load_npz,
+        "npy": load_npy,
+        "parquet": load_parquet,
+        "lmdb": load_lmdb,
+        "datasets": load_datasets,
     }
 )
 

@@ -2,18 +2,27 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
-import torch
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
 
-__all__ = ["SourceConfig", "SourceImages", "collect", "printable"]
+__all__ = ["SourceConfig", "SourceImages", "content_hash", "printable"]
 
 _DOMAIN = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_HUB = re.compile(r"[\w.-]+/[\w.-]+(/[\w.-]+)?@[\w.-]+", re.ASCII)
+# Which kind of source understands which option; the other kinds have none.
+_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "tar": ("column",),
+        "parquet": ("column", "label"),
+        "datasets": ("column", "label", "split", "hub"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -23,13 +32,22 @@ class SourceConfig:
     Attributes:
         kind: A key of ``sources.SOURCES``.
         domain: Name of the domain, ``[a-z0-9][a-z0-9_-]*``; it starts every sample id.
-        path: Folder, .zip or .npz of the kinds that read files; None otherwise.
+        path: Folder or file of the kinds that read files; None otherwise.
         crop: Cut the central square out before resizing; otherwise images are stretched.
         skip_bad: Skip and list unusable files; False: the first one raises.
         max_pixels: Largest width times height of a file that is decoded.
         size: Side of the images in pixels, >= 8.
         seed: Seed of drawn images (``shapes``); file sources ignore it.
-        limit: Take the first ``limit`` usable images in the source's order; None: all.
+        limit: Take the first ``limit`` usable images in the source's order; None: all. Reading
+            stops there.
+        column: Column of the images (``parquet``, ``datasets``), or ending of the image among
+            the members of a sample (``tar``); None: the one that is named like an image.
+        label: Column of integer labels (``parquet``, ``datasets``); None: ``label``, if it is
+            there and holds integers.
+        split: The split of a data set that is read (``datasets``); None: ``train``, or the only
+            one.
+        hub: ``owner/name@revision`` or ``owner/name/subset@revision`` of a data set that is
+            streamed from the Hugging Face hub in place of ``path`` (``datasets``).
     """
 
     kind: str
@@ -41,6 +59,10 @@ class SourceConfig:
     size: int = 32
     seed: int = 0
     limit: int | None = None
+    column: str | None = None
+    label: str | None = None
+    split: str | None = None
+    hub: str | None = None
 
     def checked(self) -> "SourceConfig":
         """Return this configuration, or raise UnseenError naming the value out of range."""
@@ -54,6 +76,17 @@ class SourceConfig:
         if self.max_pixels < 64:
             found = self.max_pixels
             raise UnseenError(f"domain {self.domain}: max_pixels must be >= 64, not {found}")
+        for option in ("column", "label", "split", "hub"):
+            given = getattr(self, option) is not None
+            if given and option not in _OPTIONS.get(self.kind, ()):
+                kinds = ", ".join(kind for kind, known in _OPTIONS.items() if option in known)
+                raise UnseenError(
+                    f"domain {self.domain}: source {self.kind!r} takes no {option}, only {kinds} "
+                    "does; remove it"
+                )
+        if self.hub is not None and not _HUB.fullmatch(self.hub):
+            rule = "give owner/name@revision or owner/name/subset@revision"
+            raise UnseenError(f"domain {self.domain}: hub {self.hub!r}: {rule}")
         return self
 
     def existing_path(self) -> Path:
@@ -74,7 +107,7 @@ class SourceImages:
         domain: Name of the domain.
         images: uint8, shape (n, 3, size, size), n >= 1, no two alike.
         ids: ``<domain>-<first 12 hex digits of the SHA-256 of the image's pixels>``, n of them.
-        labels: Class of each image, int64 of shape (n,), or None.
+        labels: Class of each image, int64 of shape (n,), -1 where it is unknown, or None.
         groups: Images of one group stay on one side of a split; int64 of shape (n,), or None.
         skipped: Name and reason of every file that was left out, exact duplicates among them.
         licence: Under which terms the images may be used.
@@ -95,63 +128,18 @@ class SourceImages:
         return len(self.ids)
 
 
-def collect(
-    config: SourceConfig,
-    found: Iterable[tuple[str, Tensor | UnseenError]],
-    *,
-    licence: str,
-    origin: str,
-    labels: Tensor | None = None,
-    groups: Tensor | None = None,
-) -> SourceImages:
-    """Return the usable images among those found, exact duplicates dropped.
+def content_hash(images: Tensor) -> str:
+    """Return the SHA-256 over the images' own SHA-256 digests, in their order.
+
+    Two machines that agree on it have the same pixels in the same order.
 
     Args:
-        config: Gives the domain, ``skip_bad`` and ``limit``.
-        found: Name, and the image (uint8, shape (3, size, size)) or what is wrong with it.
-        licence: Terms of use.
-        origin: Where the images come from.
-        labels: Class per entry of ``found``, int64, or None.
-        groups: Group per entry of ``found``, int64, or None.
-
-    Raises:
-        UnseenError: No image is usable, or one is not and ``skip_bad`` is False.
+        images: uint8, shape (n, 3, h, w).
     """
-    images: dict[str, Tensor] = {}
-    names: dict[str, str] = {}
-    rows: list[int] = []
-    skipped: list[tuple[str, str]] = []
-    for row, (name, image) in enumerate(found):
-        if isinstance(image, UnseenError):
-            if not config.skip_bad:
-                raise image
-            skipped.append((name, str(image).removeprefix(f"{name}: ")))
-            continue
-        digest = hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest()
-        sample = f"{config.domain}-{digest[:12]}"
-        if sample in images:
-            skipped.append((name, f"same pixels as {names[sample]}"))
-            continue
-        images[sample], names[sample] = image, name
-        rows.append(row)
-        if len(rows) == config.limit:
-            break
-    if not images:
-        first = f", the first: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
-        raise UnseenError(
-            f"domain {config.domain}: no usable image in {config.path or config.kind} "
-            f"({len(skipped)} unusable{first})"
-        )
-    return SourceImages(
-        domain=config.domain,
-        images=torch.stack(list(images.values())),
-        ids=tuple(images),
-        labels=None if labels is None else labels[rows],
-        groups=None if groups is None else groups[rows],
-        skipped=tuple(skipped),
-        licence=licence,
-        origin=origin,
-    )
+    total = hashlib.sha256()
+    for image in images:
+        total.update(hashlib.sha256(image.contiguous().numpy().tobytes()).digest())
+    return total.hexdigest()
 
 
 def printable(name: str) -> str:

@@ -11,7 +11,8 @@ from skimage.measure import label, regionprops
 from torch import Tensor
 
 from unseen_core.images import resize
-from unseen_core.sources.base import SourceConfig, SourceImages, collect
+from unseen_core.sources.base import SourceConfig, SourceImages
+from unseen_core.sources.gather import Found, collect
 from unseen_core.training.shapes import draw_shapes
 
 __all__ = [
@@ -190,5 +191,9 @@ def _collect(
 ) -> SourceImages:
     """Resize square pictures, shape (h, w, 1 or 3) with values 0..255, and collect them."""
     small = [torch.from_numpy(resize(p, config.size)).permute(2, 0, 1) for p in pictures]
-    found = [(f"{config.kind} {i}", p.expand(3, -1, -1).contiguous()) for i, p in enumerate(small)]
-    return collect(config, found, licence=licence, origin=origin, labels=labels)
+    classes = [None] * len(small) if labels is None else labels.tolist()
+    found = [
+        Found(f"{config.kind} {i}", p.expand(3, -1, -1).contiguous(), label)
+        for i, (p, label) in enumerate(zip(small, classes, strict=True))
+    ]
+    return collect(config, found, licence=licence, origin=origin)

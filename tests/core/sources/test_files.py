@@ -1,34 +1,17 @@
-"""Folders, zips and .npz files of the user, good and bad."""
+"""Folders and zips of the user, good and bad."""
 
-import io
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from encoded import config, noise, png
 from PIL import Image
 
 from unseen_core import sources
 from unseen_core.errors import UnseenError
-from unseen_core.sources import SourceConfig, files
-
-
-def noise(seed: int, *shape: int) -> np.ndarray:
-    """Return uint8 noise."""
-    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-
-
-def png(seed: int) -> bytes:
-    """Return a 16×16 PNG of noise."""
-    buffer = io.BytesIO()
-    Image.fromarray(noise(seed, 16, 16, 3)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def config(path: Path, kind: str) -> SourceConfig:
-    """Return a small configuration that reads ``path``."""
-    return SourceConfig(kind=kind, domain="mine", path=str(path), size=16, max_pixels=10_000)
+from unseen_core.sources import files, reading
 
 
 @pytest.fixture
@@ -100,10 +83,11 @@ def test_nothing_usable_is_one_line(tmp_path: Path) -> None:
         sources.load(config(tmp_path, "folder"))
     with pytest.raises(UnseenError, match="is not a folder"):
         sources.load(config(tmp_path / "a.txt", "folder"))
-    for kind in ("zip", "npz"):
-        for path in (tmp_path / "a.txt", tmp_path):
-            with pytest.raises(UnseenError, match=r"^domain mine: .* is not a readable"):
-                sources.load(config(path, kind))
+    for kind in ("zip", "npz", "npy", "tar", "parquet", "lmdb"):
+        with pytest.raises(UnseenError, match=r"^domain mine: .* is not (a )?readable"):
+            sources.load(config(tmp_path / "a.txt", kind))
+        with pytest.raises(UnseenError, match=r"^domain mine: .* (is not a readable|has no \.)"):
+            sources.load(config(tmp_path, kind))
 
 
 def archive(path: Path, members: dict[str | zipfile.ZipInfo, bytes]) -> Path:
@@ -130,6 +114,17 @@ def test_zip_refuses_names_that_leave_it(tmp_path: Path, name: str) -> None:
         sources.load(config(path, "zip"))
 
 
+def test_zip_stops_reading_at_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = archive(tmp_path / "set.zip", {f"{i}.png": png(i) for i in range(9)})
+    names = []
+    real = files.capped
+    monkeypatch.setattr(files, "capped", lambda file, name: names.append(name) or real(file, name))
+    assert len(sources.load(replace(config(path, "zip"), limit=3))) == 3
+    assert names == ["0.png", "1.png", "2.png"]
+
+
 def test_zip_refuses_links(tmp_path: Path) -> None:
     link = zipfile.ZipInfo("link.png")
     link.external_attr = 0o120777 << 16
@@ -141,13 +136,13 @@ def test_zip_refuses_links(tmp_path: Path) -> None:
 def test_zip_caps_count_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = archive(tmp_path / "set.zip", {"a.png": png(1), "zeros": b"\0" * 5_000_000})
     assert path.stat().st_size < 50_000
-    monkeypatch.setattr(files, "_MAX_FILE", 2**20)
+    monkeypatch.setattr(reading, "MAX_FILE", 2**20)
     assert dict(sources.load(config(path, "zip")).skipped)["zeros"].startswith("more than 1 MiB")
-    monkeypatch.setattr(files, "_MAX_FILE", 2**30)
-    monkeypatch.setattr(files, "_MAX_TOTAL", 2**20)
+    monkeypatch.setattr(reading, "MAX_FILE", 2**30)
+    monkeypatch.setattr(reading, "MAX_TOTAL", 2**20)
     with pytest.raises(UnseenError, match="more than 1 MiB unpacked"):
         sources.load(config(path, "zip"))
-    monkeypatch.setattr(files, "_MAX_MEMBERS", 1)
+    monkeypatch.setattr(reading, "MAX_MEMBERS", 1)
     with pytest.raises(UnseenError, match="more than 1 members"):
         sources.load(config(path, "zip"))
 
@@ -159,54 +154,3 @@ def test_zip_names_damaged_members(tmp_path: Path) -> None:
     path.write_bytes(data)
     source = sources.load(config(path, "zip"))
     assert len(source) == 1 and source.skipped[0][0] == "b.png"
-
-
-@pytest.mark.parametrize("shape", [(4, 16, 16), (4, 16, 16, 1), (4, 16, 20, 3), (4, 16, 16, 4)])
-def test_npz_of_every_shape(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    pixels = noise(0, *shape)
-    np.savez_compressed(tmp_path / "a.npz", images=pixels, labels=np.arange(4), other=np.eye(2))
-    source = sources.load(config(tmp_path / "a.npz", "npz"))
-    assert source.images.shape == (4, 3, 16, 16)
-    assert source.labels is not None and source.labels.tolist() == [0, 1, 2, 3]
-    if shape[1:] in ((16, 16), (16, 16, 1)):
-        grey = pixels.reshape(4, 16, 16)
-        assert (source.images.numpy() == grey[:, None]).all()
-    if shape[-1] == 4:
-        expected = pixels[..., :3] * (pixels[..., 3:] / 255)
-        assert np.abs(source.images.permute(0, 2, 3, 1).numpy() - expected).max() <= 0.5001
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"images": np.array([None, {}], object)}, "'images' is object; save it as uint8"),
-        ({"images": np.zeros((2, 16, 16, 3), np.float32)}, "is float32; save it as uint8"),
-        ({"images": np.zeros((2, 16, 16, 3), np.int64)}, "must hold uint8"),
-        ({"images": np.zeros((2, 16, 16, 2), np.uint8)}, "must hold uint8"),
-        ({"images": np.zeros((16, 16), np.uint8)}, "must hold uint8"),
-        ({"images": np.zeros((2, 4, 4), np.uint8)}, "at least 8x8"),
-        ({"images": np.zeros((1, 200, 200), np.uint8)}, "max_pixels 10000"),
-        ({"images": np.zeros((0, 16, 16), np.uint8)}, "no usable image"),
-        ({"a": np.zeros(1), "b": np.zeros(1)}, "needs an array 'images' or just one; it has a, b"),
-        ({"images": np.zeros((2, 9, 9), np.uint8), "labels": np.zeros(3, int)}, "'labels' must be"),
-    ],
-)
-def test_npz_refusals(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
-    path = tmp_path / "a.npz"
-    np.savez(path, **arrays, allow_pickle=True)
-    with pytest.raises(UnseenError, match=message):
-        sources.load(config(path, "npz"))
-
-
-def test_npz_header_is_judged_before_values(tmp_path: Path) -> None:
-    header = io.BytesIO()
-    description = {"descr": "|u1", "fortran_order": False, "shape": (10**9, 64, 64, 3)}
-    np.lib.format.write_array_header_1_0(header, description)
-    path = archive(tmp_path / "a.npz", {"images.npy": header.getvalue()})
-    with pytest.raises(UnseenError, match=r"has shape .* MiB"):
-        sources.load(config(path, "npz"))
-    np.savez(path, only=noise(0, 3, 16, 16))
-    assert len(sources.load(config(path, "npz"))) == 3
-    path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(UnseenError, match=r"not a readable \.npz"):
-        sources.load(config(path, "npz"))

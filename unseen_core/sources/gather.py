@@ -1,0 +1,121 @@
+"""From what a source finds to the images of a domain: decoded, told apart, one copy in memory."""
+
+import hashlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from unseen_core.errors import UnseenError
+from unseen_core.images import decode
+from unseen_core.sources.base import SourceConfig, SourceImages
+
+__all__ = ["Found", "collect", "decoded"]
+
+# Above 32 MiB the C library maps memory of its own, and gives it back as soon as it is free.
+_BLOCK = 64 * 2**20
+
+
+class Found(NamedTuple):
+    """One entry of a source.
+
+    Attributes:
+        name: How messages call it.
+        image: uint8, shape (3, size, size), or what is wrong with it.
+        label: Its class, or None.
+    """
+
+    name: str
+    image: Tensor | UnseenError
+    label: int | None = None
+
+
+class _Stack:
+    """Images that become one tensor; joining never holds all of them twice."""
+
+    def __init__(self, size: int) -> None:
+        self._shape = (3, size, size)
+        self._rows = max(1, _BLOCK // (3 * size * size))
+        self._blocks: list[Tensor] = []
+        self._count = 0
+
+    def add(self, image: Tensor) -> None:
+        """Copy one image behind the others."""
+        row = self._count % self._rows
+        if row == 0:
+            self._blocks.append(torch.empty(self._rows, *self._shape, dtype=torch.uint8))
+        self._blocks[-1][row] = image
+        self._count += 1
+
+    def join(self) -> Tensor:
+        """Return all images; each block is freed once it is copied, which empties the stack."""
+        images = torch.empty(self._count, *self._shape, dtype=torch.uint8)
+        for part in images.split(self._rows):
+            part.copy_(self._blocks.pop(0)[: len(part)])
+        return images
+
+
+def collect(
+    config: SourceConfig, found: Iterable[Found], *, licence: str, origin: str
+) -> SourceImages:
+    """Return the usable images among those found, exact duplicates dropped.
+
+    The peak of memory is the images once, plus 64 MiB.
+
+    Args:
+        config: Gives the domain, ``size``, ``skip_bad`` and ``limit``.
+        found: Entries in the source's order; nothing is asked for once ``limit`` is reached.
+        licence: Terms of use.
+        origin: Where the images come from.
+
+    Raises:
+        UnseenError: No image is usable, or one is not and ``skip_bad`` is False.
+    """
+    stack = _Stack(config.size)
+    names: dict[str, str] = {}
+    labels: list[int | None] = []
+    skipped: list[tuple[str, str]] = []
+    for name, image, label in found:
+        if isinstance(image, UnseenError):
+            if not config.skip_bad:
+                raise image
+            skipped.append((name, str(image).removeprefix(f"{name}: ")))
+            continue
+        digest = hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest()
+        sample = f"{config.domain}-{digest[:12]}"
+        if sample in names:
+            skipped.append((name, f"same pixels as {names[sample]}"))
+            continue
+        stack.add(image)
+        names[sample] = name
+        labels.append(label)
+        if len(names) == config.limit:
+            break
+    if not names:
+        first = f", the first: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
+        raise UnseenError(
+            f"domain {config.domain}: no usable image in "
+            f"{config.hub or config.path or config.kind} ({len(skipped)} unusable{first})"
+        )
+    known = any(label is not None for label in labels)
+    classes = [-1 if label is None else label for label in labels]
+    return SourceImages(
+        domain=config.domain,
+        images=stack.join(),
+        ids=tuple(names),
+        labels=torch.tensor(classes, dtype=torch.int64) if known else None,
+        groups=None,
+        skipped=tuple(skipped),
+        licence=licence,
+        origin=origin,
+    )
+
+
+def decoded(config: SourceConfig, name: str, data: bytes, label: int | None = None) -> Found:
+    """Return an encoded image as an entry: decoded, or with what is wrong with it."""
+    size, most, crop = config.size, config.max_pixels, config.crop
+    try:
+        return Found(name, decode(data, name, size=size, max_pixels=most, crop=crop), label)
+    except UnseenError as error:
+        return Found(name, error, label)
