@@ -17,16 +17,25 @@ Model = Annotated[str, typer.Option(help="A model of params.yaml.")]
 Domain = Annotated[str, typer.Option(help="A domain of params.yaml.")]
 
 
-def _stage(name: str, **targets: str | None) -> None:
+def _stage(name: str, /, **targets: str | None) -> None:
     """Run a stage on what was named; paths are made of names that params.yaml defines only."""
     from flows.params import load_params
     from flows.stage import run_stage
 
     named = {key: value for key, value in targets.items() if value is not None}
     params = load_params()
+    known = {"model": params.model, "domain": params.domain, "name": params.download}
     for key, value in named.items():
-        params.model(value) if key == "model" else params.domain(value)
+        known[key](value)
     run_stage(name, named)
+
+
+@app.command()
+def download(
+    name: Annotated[str, typer.Option(help="An entry of downloads in params.yaml.")],
+) -> None:
+    """Bring a file, or files of a hub repository, into data/downloads."""
+    _stage("download", name=name)
 
 
 @app.command()
@@ -119,6 +128,34 @@ def check() -> None:
 
 
 @app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="A checkpoint as it was published.")],
+    out: Annotated[Path, typer.Argument(help="The folder to be written.")],
+    preset: Annotated[str | None, typer.Option(help="What is published of it.")] = None,
+    size: Annotated[int | None, typer.Option(help="Side of its images.")] = None,
+    num_heads: Annotated[int | None, typer.Option(help="Heads of an attention.")] = None,
+    num_head_channels: Annotated[int | None, typer.Option(help="Or channels of a head.")] = None,
+    use_new_attention_order: Annotated[bool | None, typer.Option(help="As in training.")] = None,
+    noise_schedule: Annotated[str | None, typer.Option(help="linear or cosine")] = None,
+    diffusion_steps: Annotated[int | None, typer.Option(help="Number of timesteps.")] = None,
+    rescale_timesteps: Annotated[bool | None, typer.Option(help="As in training.")] = None,
+    beta_start: Annotated[float | None, typer.Option(help="First of linear betas.")] = None,
+    beta_end: Annotated[float | None, typer.Option(help="Last of linear betas.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="Of the file, to be compared.")] = None,
+) -> None:
+    """Write a checkpoint of DDPM, improved- or guided-diffusion as a diffusers folder."""
+    from flows.convert import convert as write
+
+    found = write(file, out, {
+        "preset": preset, "image_size": size, "num_heads": num_heads,
+        "num_head_channels": num_head_channels, "noise_schedule": noise_schedule,
+        "use_new_attention_order": use_new_attention_order, "diffusion_steps": diffusion_steps,
+        "rescale_timesteps": rescale_timesteps, "beta_start": beta_start, "beta_end": beta_end,
+    }, sha256=sha256)
+    typer.echo(f"{out}: from {file}, sha256 {found}")
+
+
+@app.command()
 def deps() -> None:
     """Write the code that each stage imports into dvc.yaml, after a change of imports."""
     from flows.graph import ROOT, write_code_deps
@@ -129,12 +166,21 @@ def deps() -> None:
 @app.command()
 def run(
     targets: Annotated[list[str] | None, typer.Argument(help="Stages; all by default.")] = None,
-    params: Annotated[Path | None, typer.Option(help="YAML laid over params.yaml.")] = None,
+    params: Annotated[list[Path] | None, typer.Option(
+        help="YAML laid over params.yaml; several are laid over each other.")] = None,
 ) -> None:
     """Bring the whole pipeline up to date, record it, and tell where the results are."""
     from flows.pipeline import run_pipeline
 
-    run_pipeline(params=params, targets=targets or [])
+    run_pipeline(params=params or [], targets=targets or [])
+
+
+@app.command()
+def sync() -> None:
+    """Record in MLflow what it missed while it was away, from the metrics files."""
+    from flows.sync import sync as record
+
+    record(say=typer.echo)
 
 
 @app.command()
@@ -157,7 +203,7 @@ def schedule() -> None:
 def main() -> None:
     """Run the command line; a mistake in the input is one line and exit code 2."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    for noisy in ("httpx", "alembic", "mlflow", "matplotlib"):
+    for noisy in ("httpx", "httpx2", "alembic", "mlflow", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         app()

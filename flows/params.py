@@ -7,6 +7,7 @@ from typing import TypeVar, get_args
 from pydantic import BaseModel, Field, ValidationError
 from ruamel.yaml import YAML, YAMLError
 
+from flows.download_section import Download
 from flows.sections import (
     Analyze,
     Compare,
@@ -43,6 +44,7 @@ class Params(Section):
     pipeline: Pipeline
     levels: list[Count] = Field(min_length=1)
     compute: Compute
+    downloads: dict[Name, Download]
     models: dict[Name, Model]
     domains: dict[Name, Domain]
     images: Images
@@ -58,6 +60,10 @@ class Params(Section):
     compare: Compare
     schedule: Schedule
     pretrain: Pretrain
+
+    def download(self, name: str) -> Download:
+        """Return a download's section, or raise UnseenError listing the known ones."""
+        return _pick(self.downloads, name, "downloads")
 
     def model(self, name: str) -> Model:
         """Return a model's section, or raise UnseenError listing the known ones."""
@@ -105,7 +111,7 @@ def _pick(section: dict[str, T], name: str, title: str) -> T:
     """Look a name up."""
     if name not in section:
         raise UnseenError(f"params.yaml: {title}.{name} is not defined; {title} has "
-                          f"{', '.join(section)}{_near(name, list(section))}")
+                          f"{', '.join(section) or 'none'}{_near(name, list(section))}")
     return section[name]
 
 

@@ -30,6 +30,10 @@ class Paths:
         """What the repository ships: ``shapes32``, ``features32``."""
         return self._data("embedded", name)
 
+    def download(self, name: str) -> Path:
+        """What came from the network: a file, or the files of a hub repository."""
+        return self._data("downloads", name)
+
     def trained(self, domain: str) -> Path:
         """A network that ``pretrain`` trained on a domain, as diffusers saves it."""
         return self._data("trained", domain)
@@ -57,7 +61,7 @@ class Paths:
         return self._data("priors", model, domain)
 
     def starts(self, model: str, domain: str) -> Path:
-        """Start states, a safetensors file per cell, and report.json."""
+        """Start states, a folder of safetensors parts per cell, and report.json."""
         return self._data("starts", model, domain)
 
     def generated(self, model: str, domain: str) -> Path:

@@ -4,12 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Analyze", "Compare", "Compute", "Count", "Denoise", "Domain", "Evaluate", "Extractor",
-           "Fit", "Images", "Invert", "Model", "Name", "Pipeline", "Pretrain", "Sample", "Sampler",
-           "Schedule", "Section", "Select", "Solver"]
+__all__ = ["Analyze", "Architecture", "Compare", "Compute", "Count", "Denoise", "Domain",
+           "Evaluate", "Extractor", "Fit", "Images", "Invert", "Model", "Name", "Pipeline",
+           "Pretrain", "Sample", "Sampler", "Schedule", "Section", "Select", "Solver"]
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Count = Annotated[int, Field(ge=1)]
+Batch = Count | Literal["auto"]
 Precision = Literal["float32", "bf16"]
 Judge = Literal["features32", "pixels", "projections", "inception", "squeezenet"]
 
@@ -34,12 +35,29 @@ class Compute(Section):
     threads: Count
 
 
+class Architecture(Section):
+    """See ``unseen_core.checkpoints.architecture``: what a file does not record; or a preset."""
+
+    preset: str | None = None
+    image_size: Count | None = None
+    num_heads: Count | None = None
+    num_head_channels: Count | None = None
+    use_new_attention_order: bool | None = None
+    noise_schedule: Literal["linear", "cosine"] | None = None
+    diffusion_steps: Count | None = None
+    rescale_timesteps: bool | None = None
+    beta_start: Annotated[float, Field(gt=0, lt=1)] | None = None
+    beta_end: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+
 class Model(Section):
-    """A frozen checkpoint: its folder, the hash of its weights, the domain it has seen."""
+    """A frozen checkpoint: its folder or file, the hash of its weights, what it has seen."""
 
     path: str
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     seen: Name
+    label: Annotated[int, Field(ge=0)] | None = None
+    architecture: Architecture = Architecture()
 
 
 class Domain(Section):
@@ -51,6 +69,10 @@ class Domain(Section):
     held_out: Annotated[int, Field(ge=5)]
     limit: Count | None = None
     licence: str | None = None
+    column: str | None = None
+    label: str | None = None
+    split: str | None = None
+    hub: str | None = None
 
 
 class Images(Section):
@@ -74,7 +96,7 @@ class Invert(Section):
     """How images are carried to their latents and kept."""
 
     precision: Precision
-    batch: Count
+    batch: Batch
     part_size: Count
     store: Literal["float16", "float32"]
 
@@ -88,9 +110,10 @@ class Fit(Section):
 
 
 class Sample(Section):
-    """Start states per cell."""
+    """Start states per cell, and how many are made and kept at a time."""
 
     count: Annotated[int, Field(ge=2)]
+    part_size: Count
 
 
 class Sampler(BaseModel):
@@ -111,7 +134,7 @@ class Denoise(Section):
     """How start states become images."""
 
     precision: Precision
-    batch: Count
+    batch: Batch
 
 
 class Extractor(Section):
@@ -137,8 +160,9 @@ class Select(Section):
 
 
 class Analyze(Section):
-    """How much network time the analyses may take."""
+    """How much network time and memory the analyses may take."""
 
+    latents: Annotated[int, Field(ge=4)]
     steps: list[Count] = Field(min_length=1)
     images: Annotated[int, Field(ge=2)]
     etas: list[Annotated[float, Field(ge=0, le=1)]] = Field(min_length=2)
