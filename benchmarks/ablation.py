@@ -16,7 +16,7 @@ from claims import paired_interval
 from common import RESULTS, circumstances, write_result
 
 from flows.cells import Cell
-from flows.extractors import load_extractor, metric_names
+from flows.extractors import first_extractor, metric_names
 from flows.params import Params, load_params
 from flows.paths import PATHS
 from unseen_core.features import extract
@@ -43,10 +43,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "ablation.json")
     out = parser.parse_args().out
     params = load_params()
-    name, section = next(iter(params.evaluate.extractors.items()))
-    judge = load_extractor(name, Path(section.weights) if section.weights else None,
-                           section.sha256, "cpu")
-    kernel, _ = metric_names(name)
+    judge = first_extractor(params)
+    kernel, _ = metric_names(judge.name)
     pairs, rows = twins(params), []
     print(f"{'':36}{kernel:>14}{'twin':>8}{'difference (95 %)':>26}{'novelty':>14}{'copies':>14}"
           f"{'ghosts':>14}")
@@ -75,7 +73,7 @@ def main() -> None:
                            for key in ("novelty", "copies", "ghosts"))
             print(f"{f'{model} {domain} {sampler}@{level}':36}{mine[kernel]:>14.3f}"
                   f"{twin[kernel]:>8.3f}{f'{value:.3f} ({low:.3f} to {high:.3f})':>26}{both}")
-    write_result(out, {"benchmark": "ablation", **circumstances("cpu"), "extractor": name,
+    write_result(out, {"benchmark": "ablation", **circumstances("cpu"), "extractor": judge.name,
                        "count": params.sample.count, "rows": rows})
 
 

@@ -16,7 +16,7 @@ from common import RESULTS, circumstances, write_result
 from torch import Tensor
 
 from flows.cells import Cell
-from flows.extractors import load_extractor, metric_names
+from flows.extractors import first_extractor, metric_names
 from flows.params import Params, load_params
 from flows.paths import PATHS
 from unseen_core.features import extract
@@ -79,10 +79,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "claims.json")
     out = parser.parse_args().out
     params = load_params()
-    name, section = next(iter(params.evaluate.extractors.items()))
-    weights = Path(section.weights) if section.weights else None
-    judge = load_extractor(name, weights, section.sha256, "cpu")
-    kernel, _ = metric_names(name)
+    judge = first_extractor(params)
+    kernel, _ = metric_names(judge.name)
     found: dict[str, object] = {}
     for key, best in json.loads((PATHS.report / "best.json").read_text()).items():
         model, _, domain = key.partition("/")

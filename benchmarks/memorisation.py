@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from common import RESULTS, circumstances, write_result
 
-from flows.extractors import load_extractor, metric_names
+from flows.extractors import first_extractor, metric_names
 from flows.fit import references_at
 from flows.frozen import load_frozen
 from flows.invert import grid_of
@@ -27,6 +27,7 @@ from unseen_core.geometry import Envelope
 from unseen_core.images import to_uint8
 from unseen_core.metrics import kernel_distance
 from unseen_core.novelty import novelty
+from unseen_core.references import References
 from unseen_core.rng import Streams
 from unseen_core.starts import Geometric, StartContext
 from unseen_core.store import read_pictures
@@ -45,10 +46,8 @@ def main() -> None:
     options = parser.parse_args()
     params = load_params()
     torch.set_num_threads(params.compute.threads)
-    name, section = next(iter(params.evaluate.extractors.items()))
-    judge = load_extractor(name, Path(section.weights) if section.weights else None,
-                           section.sha256, "cpu")
-    kernel, _ = metric_names(name)
+    judge = first_extractor(params)
+    kernel, _ = metric_names(judge.name)
     rows = []
     print(f"{'domain':12}{'N':>5}{'parents':>9}{'copies (95 %)':>22}{'nominal':>9}"
           f"{'by pixels':>11}{'novelty':>9}{kernel:>16}")
@@ -62,10 +61,10 @@ def main() -> None:
             held_out, _ = read_pictures(PATHS.domain(domain) / "held_out.parquet")
             known = [extract(e, pictures) for e in (judge, Pixels())]
             real = [extract(e, held_out) for e in (judge, Pixels())]
-            for size in [n for n in SIZES if n <= len(latents)]:
+            for size in [n for n in SIZES if n <= latents.count]:
                 unbounded = Envelope(torch.full((5,), -torch.inf), torch.full((5,), torch.inf), 1.0)
-                context = StartContext(network.schedule, options.level, latents[:size], {},
-                                       unbounded)
+                chosen = References.of(latents.rows(range(size)))
+                context = StartContext(network.schedule, options.level, chosen, {}, unbounded)
                 for parents in PARENTS:
                     streams = Streams(params.seed, f"memorisation/{domain}/{size}",
                                       [str(i) for i in range(options.count)])
@@ -95,7 +94,7 @@ def main() -> None:
                           flush=True)
     write_result(options.out, {
         "benchmark": "memorisation", **circumstances("cpu"), "level": options.level,
-        "count": options.count, "extractor": name, "rows": rows})
+        "count": options.count, "extractor": judge.name, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import torch
 from common import RESULTS, circumstances, write_result
 from torch import Tensor
 
+from unseen_core.blends import BlendGaussian
 from unseen_core.gaussian import Gaussian, Kind
 from unseen_core.geometry import Envelope, Judge
 from unseen_core.rng import Streams
@@ -64,7 +65,7 @@ def cost(candidates: Callable[[int], Tensor], envelope: Envelope, batch: int) ->
 
 def compare(x: Tensor, judge: Judge, envelope: Envelope, kind: Kind) -> dict[str, object]:
     """Return the cost of draws of one kind of prior, both ways."""
-    law, total = Gaussian.fit(judge.references, kind=kind), len(x)
+    law, total = Gaussian.fit(x, kind=kind), len(x)
     generator = torch.Generator().manual_seed(1)
     # One scale of the remainder and float32 throughout: the fastest that the naive way can be.
     mean, factor, scale = law.mean.float(), law.factor.T.float(), law.diagonal.sqrt().item()
@@ -80,7 +81,7 @@ def compare(x: Tensor, judge: Judge, envelope: Envelope, kind: Kind) -> dict[str
 
     full = cost(naive, envelope, BATCH["naive"])
     began = process_time()
-    span = Span.of(judge.references, law)
+    span = Span.of(judge.references, BlendGaussian.fit(judge.references, kind=kind))
     small = Judge.of(span.references, neighbours=judge.neighbours)
     making = process_time() - began
 

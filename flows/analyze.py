@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,9 +10,10 @@ import torch
 from torch import Tensor
 
 from flows.analysis_plots import plot_analysis
+from flows.batch import settle_batch
 from flows.cores import share_cores
-from flows.extractors import load_extractor
-from flows.fit import load_priors, references_at
+from flows.extractors import first_extractor
+from flows.fit import Fitted, load_fitted, references_at
 from flows.frozen import load_frozen
 from flows.invert import grid_of
 from flows.params import Params, load_params
@@ -22,6 +22,7 @@ from flows.run import Run
 from flows.stage import stage
 from flows.walks import Walker
 from unseen_core.analysis import (
+    PassRates,
     gaussianity,
     geometry_table,
     identities,
@@ -53,6 +54,9 @@ _CANDIDATES = 200  # drawn of each law that the geometry test is asked about
 def analyze(run: Run, *, model: str, domain: str) -> dict[str, object]:
     """Write data/analysis: tables as JSON, one row per level as CSV and Parquet, plots.
 
+    Of either side the first ``analyze.latents`` images are looked at: tests gain little from
+    more, and hold them in memory.
+
     Raises:
         UnseenError: If latents, priors or a checkpoint are missing.
     """
@@ -60,11 +64,13 @@ def analyze(run: Run, *, model: str, domain: str) -> dict[str, object]:
     device = pick_device(params.compute.device)
     workers = share_cores(params, device)
     network, weights = load_frozen(model, device=device, precision=params.invert.precision)
-    images, _ = references_at(model, domain, 0)
+    fit_images, _ = references_at(model, domain, 0)
     seen_images, _ = read_pictures(PATHS.model(model) / "seen.parquet")
     seen = TensorStore(PATHS.latents(model, None))
     out = PATHS.analysis(model, domain)
     shutil.rmtree(out, ignore_errors=True)
+    count = params.analyze.latents
+    images = fit_images.rows(range(min(count, fit_images.count)))
     fewest = min(len(images), len(seen_images))
     if fewest < _FEWEST:
         run.log.warning("analyze: %s images are too few for its tests; use %s fit images or more",
@@ -74,8 +80,10 @@ def analyze(run: Run, *, model: str, domain: str) -> dict[str, object]:
         return {"levels": []}
 
     def at_level(level: int) -> dict[str, object]:
-        unseen, _ = references_at(model, domain, level)
-        return _latents(params, network, model, domain, level, unseen, seen.all(level), images)
+        streams = Streams(params.seed, f"{domain}/analyze/L{level:04d}",
+                          [str(i) for i in range(_CANDIDATES)])
+        return _latents(params, network, load_fitted(model, domain, level), level,
+                        seen.rows(level, seen.ids[:count]), images, streams)
 
     def trip(x: Tensor) -> list[RoundTrip]:
         return reconstruction(network, x[: params.analyze.images].to(device), levels,
@@ -88,7 +96,7 @@ def analyze(run: Run, *, model: str, domain: str) -> dict[str, object]:
     # The longest first, so that no worker is left with one at the end.
     jobs: dict[str, Callable[[], Any]] = {
         f"round trips, {side}": partial(trip, x)
-        for side, x in (("unseen", images), ("seen", to_float(seen_images)))}
+        for side, x in (("unseen", images), ("seen", to_float(seen_images[:count])))}
     jobs["walks"] = partial(walker.walks, levels[(len(levels) - 1) // 2])
     for level in reversed(levels):
         jobs[f"bandwidth, L{level:04d}"] = partial(walker.bandwidth_at, level)
@@ -104,8 +112,9 @@ def analyze(run: Run, *, model: str, domain: str) -> dict[str, object]:
     if not torch.equal(before, _own_samples(network, grid, params)):
         raise UnseenError(f"models.{model}: the network's own samples changed while it was used; "
                           "something writes to its weights")
-    report = {"model": model, "domain": domain, "images": len(images), "seen": len(seen_images),
-              "weights": weights, "own_samples": {"compared": len(before), "identical": True},
+    report = {"model": model, "domain": domain, "images": fit_images.count,
+              "seen": len(seen_images), "latents": count, "weights": weights,
+              "own_samples": {"compared": len(before), "identical": True},
               "levels": {str(k): table for k, table in zip(levels, tables, strict=True)},
               "gap": walker.gap(seen_images), "walks": walks,
               "reconstruction": {side: done[f"round trips, {side}"] for side in ("unseen", "seen")}}
@@ -122,23 +131,23 @@ def analyze(run: Run, *, model: str, domain: str) -> dict[str, object]:
 def _latents(
     params: Params,
     network: UNetEps,
-    model: str,
-    domain: str,
+    fitted: Fitted,
     level: int,
-    unseen: Tensor,
     seen: Tensor,
     images: Tensor,
+    streams: Streams,
 ) -> dict[str, object]:
     """Return every table of one level, JSON-able."""
     seed = params.seed
-    priors, envelope = load_priors(PATHS.priors(model, domain), level)
-    streams = Streams(seed, f"{domain}/analyze/L{level:04d}",
-                      [str(i) for i in range(_CANDIDATES)])
-    candidates = {"noise": streams.normal(*unseen.shape[1:]), "seen latents": seen}
-    candidates |= {f"prior {kind}": prior.sample(streams).reshape(-1, *unseen.shape[1:])
-                   for kind, prior in priors.items()}
-    passed = rejection(Judge.of(unseen, neighbours=params.fit.neighbours), envelope, candidates,
-                       seed=seed)
+    unseen = fitted.references.rows(range(len(images)))
+    judge = Judge.of(fitted.references, neighbours=params.fit.neighbours)
+    draws: dict[str, Callable[[], Tensor]] = {
+        "noise": lambda: streams.normal(fitted.references.dimension), "seen latents": lambda: seen}
+    draws |= {f"prior {kind}": partial(prior.sample, streams)
+              for kind, prior in fitted.priors.items()}
+    passed: dict[str, PassRates] = {}
+    for name, draw in draws.items():  # one set in memory at a time
+        passed |= rejection(judge, fitted.envelope, {name: draw()}, seed=seed)
     passed |= rejection(*_half(params, unseen, streams), seed=seed)
     deep = {side: _bottleneck(network, x, level) for side, x in (("unseen", unseen),
                                                                  ("seen", seen))}
@@ -167,7 +176,7 @@ def _half(
     They are natural states that the test has not seen: it should pass its coverage of them.
     """
     judge = Judge.of(unseen[::2], neighbours=params.fit.neighbours)
-    count = len(judge.references)
+    count = judge.references.count
     order = streams[:count].choose(count, count) if count <= len(streams) else None
     if order is None:
         order = torch.rand(count, count, generator=torch.Generator().manual_seed(params.seed)
@@ -191,14 +200,13 @@ def _bottleneck(network: UNetEps, latents: Tensor, level: int) -> Tensor:
 
 def _walker(params: Params, model: str, domain: str, device: str) -> Walker:
     """Return what carries altered latents down and judges the images."""
-    network, _ = load_frozen(model, device=device, precision=params.denoise.precision)
-    name, section = next(iter(params.evaluate.extractors.items()))
-    weights = Path(section.weights) if section.weights else None
-    extractor = load_extractor(name, weights, section.sha256, device)
+    network, weights = load_frozen(model, device=device, precision=params.denoise.precision)
+    extractor = first_extractor(params, device)
     seen, _ = read_pictures(PATHS.model(model) / "seen.parquet")
     fit_images, _ = read_pictures(PATHS.domain(domain) / "fit.parquet")
     probe = fit_probe(extract(extractor, seen), extract(extractor, fit_images))
-    return Walker(network, grid_of(network, params), params, extractor, probe,
+    batch = settle_batch(params.denoise.batch, network, weights)
+    return Walker(network, grid_of(network, params), batch, params, extractor, probe,
                   TensorStore(PATHS.latents(model, domain)),
                   TensorStore(PATHS.latents(model, None)), fit_images)
 

@@ -1,10 +1,13 @@
 """Stage ``denoise``: start states become images, contact sheets and provenance."""
 
+from dataclasses import dataclass
 from time import perf_counter
 
 import pandas as pd
 import torch
+from safetensors.torch import save_file
 
+from flows.batch import settle_batch
 from flows.cells import Cell, each_cell
 from flows.cores import share_cores
 from flows.frozen import load_frozen
@@ -13,14 +16,21 @@ from flows.params import load_params
 from flows.paths import PATHS
 from flows.resume import scratch
 from flows.run import Run
-from flows.sample import load_starts
+from flows.sample import load_starts, rows_of_parts
 from flows.stage import stage
+from unseen_core.batch import naming_memory
 from unseen_core.device import pick_device
 from unseen_core.images import pair_sheet, png_bytes, to_uint8
-from unseen_core.novelty import nearest
+from unseen_core.novelty import nearest_pictures
 from unseen_core.rng import Streams
 from unseen_core.starts import StartStates
-from unseen_core.store import read_pictures, write_bytes, write_json, write_pictures
+from unseen_core.store import (
+    read_pictures,
+    read_tensors,
+    write_bytes,
+    write_json,
+    write_pictures,
+)
 from unseen_core.transport import ancestral
 from unseen_core.transport import denoise as carry_down
 
@@ -29,71 +39,102 @@ __all__ = ["denoise"]
 _SHEET = 32  # pictures on a contact sheet, each beside its nearest fit image
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Some of a cell's start states: what is denoised at once, and survives a kill."""
+
+    cell: Cell
+    number: int
+    rows: range
+
+    @property
+    def key(self) -> str:
+        """Its name in the scratch folder and in logs."""
+        return f"{self.cell.key}/part-{self.number:05d}"
+
+
 @stage("denoise")
 def denoise(run: Run, *, model: str, domain: str) -> dict[str, object]:
-    """Denoise every cell's start states; a cell is a part that survives a kill.
+    """Denoise every cell's start states; a part of a cell survives a kill.
 
     Raises:
-        UnseenError: If an input is missing.
+        UnseenError: If an input is missing, or memory is too small for ``denoise.batch``.
     """
     params = load_params()
     device = pick_device(params.compute.device)
     workers = share_cores(params, device)
-    cells = list(each_cell(params))
     starts = PATHS.starts(model, domain)
+    cells = {cell: [_Part(cell, *part) for part in enumerate(rows_of_parts(starts, cell))]
+             for cell in each_cell(params)}
     pictures = PATHS.domain(domain) / "fit.parquet"
     fit_images, fit_frame = read_pictures(pictures)
     fit_ids = fit_frame["id"].tolist()
     network, weights = load_frozen(model, device=device, precision=params.denoise.precision)
     grid = grid_of(network, params)
-    settings = {"cells": f"{model}/{domain}", "denoise": params.denoise.model_dump(),
-                "grid": list(grid), "seed": params.seed, "method": params.solver.method}
+    batch = settle_batch(params.denoise.batch, network, weights)
+    settings = {"cells": f"{model}/{domain}", "grid": list(grid), "seed": params.seed,
+                "denoise": {**params.denoise.model_dump(), "batch": batch},
+                "method": params.solver.method}
     work, _ = scratch("denoise", [starts, pictures, *PATHS.network(model)], settings, device)
 
     def carry(states: StartStates, purpose: str, ids: list[str]) -> torch.Tensor:
         part = grid[: grid.index(states.level) + 1]
         streams = Streams(params.seed, purpose, ids)
         images = []
-        for i in range(0, len(ids), params.denoise.batch):
-            x = states.x[i : i + params.denoise.batch].to(device)
+        for i in range(0, len(ids), batch):
+            x = states.x[i : i + batch]
             if states.level == 0:
-                images.append(x.cpu())
+                down = x
             elif states.eta > 0:
-                rows = streams[i : i + params.denoise.batch]
-                images.append(ancestral(network, x, part, eta=states.eta, streams=rows).cpu())
+                rows = streams[i : i + batch]
+                down = ancestral(network, x.to(device), part, eta=states.eta, streams=rows)
             else:
-                images.append(carry_down(network, x, part, method=params.solver.method).cpu())
-        return to_uint8(torch.cat(images))
+                down = carry_down(network, x.to(device), part, method=params.solver.method)
+            images.append(to_uint8(down.cpu()))
+        return torch.cat(images)
 
-    def make(cell: Cell) -> None:
+    def ids_of(cell: Cell, rows: range) -> list[str]:
+        return [f"{domain}-{cell.key}-{i:05d}" for i in rows]
+
+    def make(part: _Part) -> None:
+        if work.has(f"{part.key}.safetensors"):
+            return
+        states = load_starts(starts, part.cell, part.number)
+        began = perf_counter()
+        with naming_memory("denoise.batch", batch):
+            images = carry(states, f"{domain}/{part.cell.key}/denoise",
+                           ids_of(part.cell, part.rows))
+        seconds = torch.tensor(perf_counter() - began, dtype=torch.float64)
+        work.add(f"{part.key}.safetensors", lambda path: save_file(
+            {"images": images, "parents": states.parents, "seconds": seconds}, path))
+
+    def gather(cell: Cell) -> None:
         if all(work.has(f"{cell.key}.{ending}") for ending in ("parquet", "png", "json")):
             return
-        states, _ = load_starts(starts, cell)
-        ids = [f"{domain}-{cell.key}-{i:05d}" for i in range(len(states.x))]
-        began = perf_counter()
-        images = carry(states, f"{domain}/{cell.key}/denoise", ids)
-        seconds = perf_counter() - began
-        distance, closest = nearest(images.flatten(1).double() / 255,
-                                    fit_images.flatten(1).double() / 255)
+        parts = [read_tensors(work.path(f"{part.key}.safetensors")) for part in cells[cell]]
+        images, parents = (torch.cat([part[name] for part in parts])
+                           for name in ("images", "parents"))
+        distance, closest = nearest_pictures(images, fit_images)
         frame = pd.DataFrame({
-            "id": ids, "model": model, "domain": domain, "level": cell.level,
-            "sampler": cell.sampler, "seed": params.seed,
-            "parents": [",".join(fit_ids[i] for i in row) for row in states.parents.tolist()],
+            "id": ids_of(cell, range(len(images))), "model": model, "domain": domain,
+            "level": cell.level, "sampler": cell.sampler, "seed": params.seed,
+            "parents": [",".join(fit_ids[i] for i in row) for row in parents.tolist()],
             "nearest_fit": [fit_ids[i] for i in closest.tolist()],
             "nearest_distance": distance.tolist(),
         })
         title = f"{model} {domain} level {cell.level} {cell.sampler} | beside: nearest fit image"
         sheet = pair_sheet(images[:_SHEET], fit_images[closest[:_SHEET]], columns=8, title=title)
-        calls = grid.index(cell.level)
+        seconds = sum(part["seconds"].item() for part in parts)
         work.add(f"{cell.key}.parquet", lambda path: write_pictures(path, images, frame))
         work.add(f"{cell.key}.png", lambda path: write_bytes(path, png_bytes(sheet)))
         work.add(f"{cell.key}.json", lambda path: write_json(path, {
-            "calls": calls, "seconds": seconds, "images": len(images)}))
+            "calls": grid.index(cell.level), "seconds": seconds, "images": len(images)}))
 
     with work:
-        run.map(make, cells, name=lambda cell: f"{model}/{domain}/{cell.key}",
-                workers=workers)
+        run.map(make, [part for parts in cells.values() for part in parts],
+                name=lambda part: f"{model}/{domain}/{part.key}", workers=workers)
+        run.map(gather, list(cells), name=lambda cell: f"{model}/{domain}/{cell.key}")
         names = [f"{cell.key}.{end}" for cell in cells for end in ("parquet", "png", "json")]
         work.publish(PATHS.generated(model, domain), names,
-                     {"grid": list(grid), "weights": weights})
+                     {"grid": list(grid), "batch": batch, "weights": weights})
     return {"cells": len(cells)}

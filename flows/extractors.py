@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from flows.params import Params
 from unseen_core.errors import UnseenError
 from unseen_core.features import Features32, Pixels, RandomProjections
 from unseen_core.types import FeatureExtractor
 
-__all__ = ["EXTRACTORS", "Inception", "SqueezeNet", "load_extractor", "metric_names"]
+__all__ = ["EXTRACTORS", "Inception", "SqueezeNet", "first_extractor", "load_extractor",
+           "metric_names"]
 
 EXTRACTORS = ("features32", "pixels", "projections", "inception", "squeezenet")
 _INCEPTION_FILE = "inception-2015-12-05.pt"
@@ -28,6 +30,17 @@ def metric_names(extractor_name: str) -> tuple[str, str]:
     if extractor_name == "inception":
         return "kid_inception", "fid_inception"
     return f"kd_{extractor_name}", f"fd_{extractor_name}"
+
+
+def first_extractor(params: Params, device: str = "cpu") -> FeatureExtractor:
+    """Load the first of ``evaluate.extractors``, which judges what only one can judge.
+
+    Raises:
+        UnseenError: As ``load_extractor`` does.
+    """
+    name, section = next(iter(params.evaluate.extractors.items()))
+    weights = Path(section.weights) if section.weights else None
+    return load_extractor(name, weights, section.sha256, device)
 
 
 def load_extractor(

@@ -1,19 +1,21 @@
 """Stage ``fit``: per level, Gaussian priors and the geometric envelope of a domain's latents."""
 
 import shutil
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from flows.params import load_params
 from flows.paths import PATHS
 from flows.run import Run
 from flows.stage import stage
+from unseen_core.blends import Law, fit_law, law_from_state
 from unseen_core.errors import UnseenError
-from unseen_core.gaussian import Gaussian
 from unseen_core.geometry import STATISTICS, Envelope, Judge
-from unseen_core.images import to_float
+from unseen_core.references import References
 from unseen_core.rng import Streams
 from unseen_core.store import (
     TensorStore,
@@ -24,7 +26,22 @@ from unseen_core.store import (
     write_with,
 )
 
-__all__ = ["fit", "load_priors", "references_at"]
+__all__ = ["Fitted", "fit", "load_fitted", "references_at"]
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What ``fit`` made of one level.
+
+    Attributes:
+        references: The fit images carried there, with their inner products.
+        priors: Laws by kind.
+        envelope: Bounds of their geometry.
+    """
+
+    references: References
+    priors: Mapping[str, Law]
+    envelope: Envelope
 
 
 @stage("fit")
@@ -32,6 +49,8 @@ def fit(run: Run, *, model: str, domain: str) -> dict[str, object]:
     """Fit every kind of prior and the envelope at every stored level, and at level 0.
 
     Level 0 is pixel space: the same priors on the images themselves are the model-free baselines.
+    A level's file holds the inner products of its N latents, ``gram`` float64 (N, N), and per kind
+    the weights of a law in them (``unseen_core.blends``): nothing there is of the latents' size.
 
     Raises:
         UnseenError: If the latents are missing or too few, or a kind is unknown.
@@ -44,13 +63,12 @@ def fit(run: Run, *, model: str, domain: str) -> dict[str, object]:
 
     def fit_level(level: int) -> None:
         references, ids = references_at(model, domain, level)
-        flat = references.flatten(1)
-        tensors, report = {}, {}
+        tensors, report = {"gram": references.gram}, {}
         for kind in params.fit.kinds:
             if kind in ("low-rank", "dct"):
                 raise UnseenError(f"fit.kinds: {kind} needs a rank; use shrunk or spiked")
-            prior = Gaussian.fit(flat, kind=kind)
-            # float32 on disk: half the size, and far below the error of a fit to so few.
+            prior = fit_law(references, kind=kind)
+            # Half the size, and far below the error of a fit to so few.
             tensors |= {f"{kind}/{name}": t.float() for name, t in prior.state().items()}
             report[kind] = {"trace": prior.trace, "rank": prior.factor.shape[1]}
         judge = Judge.of(references, neighbours=params.fit.neighbours)
@@ -67,33 +85,50 @@ def fit(run: Run, *, model: str, domain: str) -> dict[str, object]:
     return {"levels": levels, "kinds": params.fit.kinds}
 
 
-def references_at(model: str, domain: str, level: int) -> tuple[torch.Tensor, list[str]]:
-    """Return the fit images carried to ``level``, float32 (N, c, h, w), and their ids."""
-    if level == 0:
-        images, frame = read_pictures(PATHS.domain(domain) / "fit.parquet")
-        return to_float(images), frame["id"].tolist()
-    store = TensorStore(PATHS.latents(model, domain))
-    return store.all(level), list(store.ids)
+def references_at(
+    model: str, domain: str, level: int, gram: Tensor | None = None
+) -> tuple[References, list[str]]:
+    """Return the fit images carried to ``level``, and their ids.
 
-
-def load_priors(folder: Path, level: int) -> tuple[dict[str, Gaussian], Envelope]:
-    """Return the priors by kind, and the envelope, that ``fit`` wrote for a level.
+    Args:
+        model: A model of params.yaml.
+        domain: A domain that was inverted with it.
+        level: 0, the images themselves, or a stored level.
+        gram: Inner products, float64 (N, N), where they are known.
 
     Raises:
-        UnseenError: If the level was not fitted, or its files are damaged.
+        UnseenError: If an input is missing or damaged, or ``gram`` belongs to other images.
     """
-    file = folder / f"L{level:04d}.safetensors"
+    if level == 0:
+        images, frame = read_pictures(PATHS.domain(domain) / "fit.parquet")
+        return References.of(images, gram), frame["id"].tolist()
+    store = TensorStore(PATHS.latents(model, domain))
+    return References.stored(store, level, gram), list(store.ids)
+
+
+def load_fitted(model: str, domain: str, level: int) -> Fitted:
+    """Return what ``fit`` made of a level.
+
+    Raises:
+        UnseenError: If the level was not fitted, or a file is missing or damaged.
+    """
+    file = PATHS.priors(model, domain) / f"L{level:04d}.safetensors"
     tensors = read_tensors(file)
-    kinds = dict.fromkeys(name.partition("/")[0] for name in tensors)
-    priors = {kind: Gaussian.from_state({name.partition("/")[2]: t for name, t in tensors.items()
-                                         if name.startswith(f"{kind}/")}) for kind in kinds}
-    report = read_json(file.with_suffix(".json"))
-    return priors, Envelope.from_state(report["envelope"])
+    envelope = Envelope.from_state(read_json(file.with_suffix(".json"))["envelope"])
+    states: dict[str, dict[str, Tensor]] = {}
+    gram = tensors.pop("gram", None)
+    if gram is None:
+        raise UnseenError(f"{file}: holds no inner products; run fit again")
+    for name, tensor in tensors.items():
+        kind, _, part = name.partition("/")
+        states.setdefault(kind, {})[part] = tensor
+    references, _ = references_at(model, domain, level, gram)
+    priors = {kind: law_from_state(state, references) for kind, state in states.items()}
+    return Fitted(references, priors, envelope)
 
 
-def _geometry(judge: Judge, order: torch.Tensor) -> dict[str, object]:
+def _geometry(judge: Judge, order: Tensor) -> dict[str, object]:
     """Return mean and standard deviation of each statistic over the references."""
-    own = torch.arange(len(order))[:, None]
-    values = judge.statistics(judge.references, order, own)
+    values = judge.own(order)
     return {name: {"mean": values[:, i].mean().item(), "sd": values[:, i].std().item()}
             for i, name in enumerate(STATISTICS)}

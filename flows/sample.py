@@ -1,31 +1,37 @@
 """Stage ``sample``: start states for every level and sampler."""
 
 import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
 from flows.cells import Cell, each_cell, every_sampler
-from flows.fit import load_priors, references_at
+from flows.fit import load_fitted
 from flows.params import load_params
 from flows.paths import PATHS
 from flows.run import Run
 from flows.stage import stage
+from unseen_core.errors import UnseenError
 from unseen_core.rng import Streams
 from unseen_core.schedule import load_schedule
 from unseen_core.starts import StartContext, StartStates
 from unseen_core.store import read_json, read_tensors, write_json, write_with
 
-__all__ = ["load_starts", "sample"]
+__all__ = ["load_starts", "rows_of_parts", "sample"]
 
 
 @stage("sample")
 def sample(run: Run, *, model: str, domain: str) -> dict[str, object]:
-    """Draw the start states of every cell.
+    """Draw the start states of every cell, ``sample.part_size`` of them at a time.
 
-    The streams depend on seed, domain and level but not on the sampler, so samplers are
-    compared on common random numbers.
+    A part is a file ``CELL/part-00000.safetensors`` with ``x`` float32 (rows, c, h, w) and
+    ``parents`` int64 (rows, p). Each start state depends on its own number alone, so parts are
+    a matter of memory and never of what is drawn. The streams depend on seed, domain and level
+    but not on the sampler, so samplers are compared on common random numbers.
 
     Raises:
         UnseenError: For an unknown sampler or setting, or one that accepts no candidate.
@@ -41,25 +47,25 @@ def sample(run: Run, *, model: str, domain: str) -> dict[str, object]:
     def context_at(level: int) -> StartContext:
         if level not in contexts:
             contexts.clear()  # one level in memory at a time
-            references, _ = references_at(model, domain, level)
-            priors, envelope = load_priors(PATHS.priors(model, domain), level)
-            contexts[level] = StartContext(schedule, level, references, priors, envelope,
-                                           params.fit.neighbours)
+            fitted = load_fitted(model, domain, level)
+            contexts[level] = StartContext(schedule, level, fitted.references, fitted.priors,
+                                           fitted.envelope, params.fit.neighbours)
         return contexts[level]
 
     def draw(cell: Cell) -> dict[str, object]:
         context = context_at(cell.level)
-        count = params.sample.count
+        count, size = params.sample.count, params.sample.part_size
         if params.samplers[cell.sampler].sampler == "reconstruction":
-            count = min(count, len(context.references))
-        ids = [f"{i:05d}" for i in range(count)]
-        starts = samplers[cell.sampler].draw(
-            context, Streams(params.seed, f"{domain}/L{cell.level:04d}", ids))
-        write_with(out / f"{cell.key}.safetensors", lambda path: save_file(
-            {"x": starts.x.contiguous(), "parents": starts.parents.contiguous()}, path))
-        return {"cell": cell.key, "level": cell.level, "eta": starts.eta,
-                "proposed": starts.proposed, "acceptance": starts.acceptance,
-                "passed": dict(starts.passed)}
+            count = min(count, context.references.count)
+        drawn = []
+        for part, first in enumerate(range(0, count, size)):
+            ids = [f"{i:05d}" for i in range(first, min(first + size, count))]
+            starts = samplers[cell.sampler].draw(
+                context, Streams(params.seed, f"{domain}/L{cell.level:04d}", ids))
+            tensors = {"x": starts.x.contiguous(), "parents": starts.parents.contiguous()}
+            write_with(_part(out, cell, part), lambda path, t=tensors: save_file(t, path))
+            drawn.append(_Drawn(len(ids), starts.proposed, starts.passed, starts.eta))
+        return {"cell": cell.key, "level": cell.level, **_summary(drawn)}
 
     cells.sort(key=lambda cell: cell.level)
     reports = run.map(draw, cells, name=lambda cell: f"{model}/{domain}/{cell.key}")
@@ -67,14 +73,55 @@ def sample(run: Run, *, model: str, domain: str) -> dict[str, object]:
     return {"cells": len(cells)}
 
 
-def load_starts(folder: Path, cell: Cell) -> tuple[StartStates, dict[str, object]]:
-    """Return a cell's start states and its row of the report.
+def rows_of_parts(folder: Path, cell: Cell) -> list[range]:
+    """Return the numbers of a cell's start states, by part.
 
     Raises:
-        UnseenError: If ``sample`` did not write the cell, or its files are damaged.
+        UnseenError: If ``sample`` did not finish.
     """
-    tensors = read_tensors(folder / f"{cell.key}.safetensors")
-    rows = {row["cell"]: row for row in read_json(folder / "report.json")["cells"]}
-    row = rows[cell.key]
+    counts = _row(folder, cell)["rows"]
+    return [range(end - count, end) for count, end in zip(counts, accumulate(counts), strict=True)]
+
+
+def load_starts(folder: Path, cell: Cell, part: int) -> StartStates:
+    """Return one part of a cell's start states; ``proposed`` and ``passed`` are the cell's.
+
+    Raises:
+        UnseenError: If ``sample`` did not write it, or its files are damaged.
+    """
+    tensors, row = read_tensors(_part(folder, cell, part)), _row(folder, cell)
     return StartStates(tensors["x"], cell.level, tensors["parents"], int(row["proposed"]),
-                       row["passed"], float(row["eta"])), row
+                       row["passed"], float(row["eta"]))
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What is reported of a part."""
+
+    count: int
+    proposed: int
+    passed: Mapping[str, float]
+    eta: float
+
+
+def _summary(parts: Sequence[_Drawn]) -> dict[str, object]:
+    """Return what is reported of a cell: shares of all candidates, whatever part they were for."""
+    proposed = sum(part.proposed for part in parts)
+    passed = {name: sum(part.passed[name] * part.proposed for part in parts) / max(proposed, 1)
+              for name in parts[0].passed}
+    rows = [part.count for part in parts]
+    return {"eta": parts[0].eta, "rows": rows, "proposed": proposed,
+            "acceptance": sum(rows) / max(proposed, 1), "passed": passed}
+
+
+def _part(folder: Path, cell: Cell, part: int) -> Path:
+    """Return the file of a part."""
+    return folder / cell.key / f"part-{part:05d}.safetensors"
+
+
+def _row(folder: Path, cell: Cell) -> dict:
+    """Return a cell's row of the report."""
+    rows = {row["cell"]: row for row in read_json(folder / "report.json")["cells"]}
+    if cell.key not in rows:
+        raise UnseenError(f"{folder / 'report.json'}: no cell {cell.key}; run sample again")
+    return rows[cell.key]

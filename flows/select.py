@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from flows.cells import Cell, each_cell, every_sampler, load_cost
-from flows.extractors import load_extractor
+from flows.extractors import first_extractor
 from flows.params import Params, load_params
 from flows.paths import PATHS
 from flows.run import Run
@@ -45,9 +45,7 @@ def select(run: Run, *, model: str, domain: str) -> dict[str, object]:
     params = load_params()
     device = pick_device(params.compute.device)
     torch.set_num_threads(params.compute.threads)
-    name, section = next(iter(params.evaluate.extractors.items()))
-    weights = Path(section.weights) if section.weights else None
-    extractor = load_extractor(name, weights, section.sha256, device)
+    extractor = first_extractor(params, device)
     images, frame = read_pictures(PATHS.domain(domain) / "fit.parquet")
     rows = {key: row for row, key in enumerate(frame["id"])}
     folder = PATHS.generated(model, domain)
@@ -63,7 +61,8 @@ def select(run: Run, *, model: str, domain: str) -> dict[str, object]:
     if choice.chosen is None:
         run.log.warning("select: %s/%s: %s", model, domain, choice.reason)
     table = _table(choice, cells)
-    report = {"model": model, "domain": domain, "extractor": name, **_summary(choice, table),
+    report = {"model": model, "domain": domain, "extractor": extractor.name,
+              **_summary(choice, table),
               "thresholds": {"novelty": params.select.novelty,
                              "diversity": params.select.diversity},
               "candidates": len(cells), "cells": [cell.key for cell in cells]}

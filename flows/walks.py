@@ -14,6 +14,7 @@ from unseen_core.features import extract
 from unseen_core.images import sheet, to_float, to_uint8
 from unseen_core.metrics import kernel_distance
 from unseen_core.probe import Probe, wilson
+from unseen_core.references import References
 from unseen_core.rng import Streams
 from unseen_core.starts.paths import path
 from unseen_core.store import TensorStore
@@ -32,6 +33,7 @@ class Walker:
     Attributes:
         network: The frozen network.
         grid: The grid of inversion.
+        batch: States per network call.
         params: All parameters.
         extractor, probe: Say whether an image is in the target domain.
         unseen, seen: Latents of both domains.
@@ -40,6 +42,7 @@ class Walker:
 
     network: UNetEps
     grid: tuple[int, ...]
+    batch: int
     params: Params
     extractor: FeatureExtractor
     probe: Probe
@@ -56,8 +59,8 @@ class Walker:
         """
         count, etas = self.params.analyze.images, self.params.analyze.etas
         original = to_float(self.images[:count]).flatten(1)
-        mean = to_float(self.images).flatten(1).mean(0)
-        latents = self.unseen.all(level)[:count]
+        mean = References.of(self.images).mean.float()
+        latents = self.unseen.rows(level, self.unseen.ids[:count])
         content, target = [], []
         for eta in etas:
             streams = Streams(self.params.seed, f"bandwidth/L{level:04d}/{eta}",
@@ -81,11 +84,12 @@ class Walker:
         latents along the same, and on the shell about their mean.
         """
         count = min(self.params.analyze.paths, len(self.seen.ids), len(self.unseen.ids) // 2)
-        unseen, seen = self.unseen.all(level).double(), self.seen.all(level).double()
-        mean = unseen.mean(0)
-        ends = {"seen to unseen, slerp": (seen[:count], unseen[:count], "slerp"),
-                "unseen to unseen, slerp": (unseen[:count], unseen[count : 2 * count], "slerp"),
-                "unseen to unseen, shell": (unseen[:count], unseen[count : 2 * count], "shell")}
+        unseen = self.unseen.rows(level, self.unseen.ids[: 2 * count]).double()
+        seen = self.seen.rows(level, self.seen.ids[:count]).double()
+        mean = References.stored(self.unseen, level).mean.reshape(self.unseen.shape)
+        ends = {"seen to unseen, slerp": (seen, unseen[:count], "slerp"),
+                "unseen to unseen, slerp": (unseen[:count], unseen[count:], "slerp"),
+                "unseen to unseen, shell": (unseen[:count], unseen[count:], "shell")}
         found: dict[str, object] = {"level": level}
         pictures = []
         for name, (first, last, kind) in ends.items():
@@ -116,7 +120,7 @@ class Walker:
     ) -> Tensor:
         """Return images of states, uint8; by the ancestral sampler where there are streams."""
         part = self.grid[: self.grid.index(level) + 1]
-        size, images = self.params.denoise.batch, []
+        size, images = self.batch, []
         for i in range(0, len(states), size):
             x = states[i : i + size].to(self.network.device)
             if eta > 0 and streams is not None:

@@ -46,7 +46,7 @@ def parameters() -> dict:
     params["solver"] = {"method": "dpm3m", "spacing": "karras", "steps": 6}
     params["invert"] = {"precision": "float32", "batch": 2, "part_size": 3, "store": "float16"}
     params["fit"] |= {"kinds": ["isotropic", "empirical"], "neighbours": 5}
-    params["sample"] = {"count": 4}
+    params["sample"] = {"count": 4, "part_size": 3}
     params["samplers"] = SAMPLERS
     params["denoise"] = {"precision": "float32", "batch": 3}
     params["evaluate"] = {"extractors": {"projections": {}}, "draws": 100}

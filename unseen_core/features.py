@@ -44,7 +44,7 @@ def pixels32(images: Tensor) -> Tensor:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise UnseenError(f"images of {images.dtype} and shape {tuple(images.shape)}; an extractor "
                           "takes uint8 of shape (n, 3, h, w)")
-    x = images.float() / 255
+    x = images.float().div_(255)
     if x.shape[-2:] != (SIZE, SIZE):
         x = functional.interpolate(x, (SIZE, SIZE), mode="bilinear", antialias=True)
     return x
@@ -191,8 +191,8 @@ class Features32:
 
 
 @torch.inference_mode()
-def extract(extractor: FeatureExtractor, images: Tensor, batch: int = 256) -> Tensor:
-    """Run an extractor over many images.
+def extract(extractor: FeatureExtractor, images: Tensor, batch: int = 64) -> Tensor:
+    """Run an extractor over many images; only ``batch`` of them are floats at a time.
 
     Args:
         extractor: Any feature extractor.

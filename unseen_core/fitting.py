@@ -1,20 +1,22 @@
 """Estimators of a mean, a covariance factor and a remainder variance from few samples.
 
-Every estimator works in float64 from the centred rows or their (n, n) Gram matrix and returns
-(mean (d,), factor (d, r), diagonal () or (d,)); none forms a (d, d) matrix.
+All but two kinds need the samples' inner products alone: their factor is Xᵀ W, X the centred rows
+and W (n, r) weights (`factor_weights`), whether the rows are in memory (`fit_moments`) or not
+(`unseen_core.blends`). Every estimator works in float64; none forms a (d, d) matrix.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
-import scipy.fft
 import torch
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
+from unseen_core.frequency import low_frequencies
 
-__all__ = ["Kind", "fit_moments", "ledoit_wolf_weight", "low_frequencies"]
+__all__ = ["Kind", "centre", "diagonal_variances", "factor_weights", "fit_moments",
+           "ledoit_wolf_weight"]
 
 Kind = Literal[
     "isotropic",
@@ -34,7 +36,7 @@ _SPIKED_ROUNDS = 500  # The noise floor falls monotonically; a few rounds are th
 def fit_moments(
     x: Tensor, *, kind: Kind, rank: int | None = None, shape: Sequence[int] | None = None
 ) -> _Moments:
-    """Mean, factor and diagonal of the rows of ``x`` by the estimator ``kind``.
+    """Mean (d,), factor (d, r) and diagonal () or (d,) of the rows of ``x``.
 
     Args:
         x: Shape (n, d), n >= 2, finite.
@@ -55,148 +57,126 @@ def fit_moments(
     x = x.double()
     mean = x.mean(0)
     centred = x - mean
-    if kind == "low-rank":
-        return (mean, *_low_rank(centred, rank))
-    if kind == "spiked":
-        return (mean, *_spiked(centred, rank))
     if kind == "dct":
         return (mean, *_dct(centred, rank, shape))
-    if kind == "isotropic-reference":
-        return mean, _empty(centred), x.var(correction=0)
-    simple: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
-        "isotropic": _isotropic,
-        "diagonal": _diagonal,
-        "empirical": _empirical,
-        "shrunk": _shrunk,
-    }
-    if kind not in simple:
-        raise UnseenError(f"kind: {kind!r} is not one of {', '.join(get_args(Kind))}")
-    return (mean, *simple[kind](centred))
+    if kind == "diagonal":
+        return mean, centred.new_zeros(len(mean), 0), diagonal_variances(
+            centred.square().sum(0), len(x))
+    weights, variance = factor_weights(centred @ centred.T, mean, kind=kind, rank=rank)
+    return mean, centred.T @ weights, variance
 
 
-def ledoit_wolf_weight(centred: Tensor) -> float:
-    """Ledoit-Wolf weight of the identity, from the Gram matrix only.
+def factor_weights(
+    inner: Tensor, mean: Tensor, *, kind: Kind, rank: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Weights W (n, r) of the factor Xᵀ W in the centred rows X, and the variance () outside it.
 
-    Equals scikit-learn's ``ledoit_wolf_shrinkage`` (Ledoit & Wolf 2004).
-
-    Args:
-        centred: Rows less their mean, shape (n, d).
-
-    Returns:
-        Weight in [0, 1] of tau I against the covariance with divisor n.
-    """
-    n, d = centred.shape
-    gram = centred @ centred.T
-    energy = gram.square().sum()
-    spread = (gram.diagonal().square().sum() - energy / n) / n**2
-    gap = energy / n**2 - gram.trace().square() / (n**2 * d)
-    if gap <= 0:
-        return 1.0
-    return (spread.clamp_min(0) / gap).clamp_max(1).item()
-
-
-def low_frequencies(rank: int, shape: Sequence[int]) -> Tensor:
-    """Orthonormal DCT-II basis of the ``rank`` lowest frequencies of every channel.
-
-    Frequencies are ordered by sqrt(i² + j²), ties by i; columns by frequency, then channel.
+    * ``isotropic``: no factor, the unbiased variance within dimensions.
+    * ``isotropic-reference``: that of all numbers about their one mean, as the published code
+      of arXiv 2310.09213 has it: the mean image's own variance is counted as well.
+    * ``empirical``: the unbiased sample covariance, exactly; draws are blends of the samples.
+    * ``shrunk``: Ledoit-Wolf, (1 - w) S + w tau I, with S of divisor n as in scikit-learn.
+    * ``low-rank``: leading sample modes and one remainder variance; the trace is kept (PPCA).
+    * ``spiked``: modes above the noise edge with de-biased variances.
 
     Args:
-        rank: Frequencies per channel, 1 to h w.
-        shape: (c, h, w).
+        inner: X Xᵀ, float64 (n, n), n >= 2, finite.
+        mean: Mean row, (d,).
+        kind: One of `Kind` but ``diagonal`` and ``dct``, which inner products do not decide.
+        rank: See `unseen_core.gaussian.Gaussian.fit`.
 
-    Returns:
-        Shape (c h w, rank c), float64.
+    Raises:
+        UnseenError: Another kind, or a rank that is missing or out of range.
     """
-    c, h, w = shape
-    order = sorted((i * i + j * j, i, j) for i in range(h) for j in range(w))[:rank]
-    waves = np.zeros((rank, h, w))
-    for row, (_, i, j) in enumerate(order):
-        waves[row, i, j] = 1
-    waves = scipy.fft.idctn(waves, axes=(1, 2), norm="ortho")
-    basis = torch.zeros(c, h * w, rank, c, dtype=torch.float64)
-    for channel in range(c):
-        basis[channel, :, :, channel] = torch.from_numpy(waves.reshape(rank, h * w).T)
-    return basis.reshape(c * h * w, rank * c)
+    n, d = len(inner), len(mean)
+    total, none = inner.trace() / (n - 1), inner.new_empty(n, 0)  # unbiased d v-hat
+    match kind:
+        case "isotropic":
+            return none, total / d
+        case "isotropic-reference":
+            return none, inner.trace() / (n * d) + mean.var(correction=0)
+        case "empirical":
+            return torch.eye(n).to(inner) / (n - 1) ** 0.5, inner.new_zeros(())
+        case "shrunk":
+            weight = ledoit_wolf_weight(inner, d)
+            remainder = weight * inner.trace() / (n * d)
+            return none if weight == 1 else (
+                torch.eye(n).to(inner) * ((1 - weight) / n) ** 0.5), remainder
+        case "low-rank":
+            return _low_rank(inner, d, rank)
+        case "spiked":
+            return _spiked(inner, d, rank)
+    raise UnseenError(f"kind: {kind!r} is not one of {', '.join(get_args(Kind))}")
 
 
-def _empty(centred: Tensor) -> Tensor:
-    """A factor of rank 0."""
-    return centred.new_zeros(centred.shape[1], 0)
+def diagonal_variances(squares: Tensor, n: int) -> Tensor:
+    """Variance per coordinate, drawn towards their average by its own sampling error.
 
-
-def _total(centred: Tensor) -> Tensor:
-    """Unbiased total variance d v-hat."""
-    return centred.square().sum() / (len(centred) - 1)
-
-
-def _isotropic(centred: Tensor) -> tuple[Tensor, Tensor]:
-    """Unbiased within-dimension variance."""
-    return _empty(centred), _total(centred) / centred.shape[1]
-
-
-def _diagonal(centred: Tensor) -> tuple[Tensor, Tensor]:
-    """Variance per coordinate, drawn towards their average by its own sampling error."""
-    variances = centred.square().sum(0) / (len(centred) - 1)
+    Args:
+        squares: Sums of squared deviations from the mean, float64 (d,).
+        n: Number of rows summed over, >= 2.
+    """
+    variances = squares / (n - 1)
     spread = variances.var(correction=0)
-    noise = 2 * variances.square().mean() / (len(centred) + 1)
+    noise = 2 * variances.square().mean() / (n + 1)
     weight = (noise / spread).clamp_max(1) if spread > 0 else torch.ones_like(spread)
-    return _empty(centred), (1 - weight) * variances + weight * variances.mean()
+    return (1 - weight) * variances + weight * variances.mean()
 
 
-def _empirical(centred: Tensor) -> tuple[Tensor, Tensor]:
-    """Unbiased sample covariance, exactly; draws are blends of the samples."""
-    return centred.T / (len(centred) - 1) ** 0.5, centred.new_zeros(())
+def centre(products: Tensor) -> Tensor:
+    """Return the Gram matrix of the rows less their mean, from that of the rows, (n, n)."""
+    rows = products - products.mean(0)
+    return rows - rows.mean(1, keepdim=True)
 
 
-def _shrunk(centred: Tensor) -> tuple[Tensor, Tensor]:
-    """Ledoit-Wolf: (1 - w) S + w tau I, with S of divisor n as in scikit-learn."""
-    n, d = centred.shape
-    weight = ledoit_wolf_weight(centred)
-    remainder = weight * centred.square().sum() / (n * d)
-    if weight == 1:
-        return _empty(centred), remainder
-    return centred.T * ((1 - weight) / n) ** 0.5, remainder
+def ledoit_wolf_weight(inner: Tensor, dimension: int) -> float:
+    """Ledoit-Wolf weight of the identity, in [0, 1], from the centred Gram matrix (n, n).
+
+    The weight of tau I against the covariance with divisor n; equals scikit-learn's
+    ``ledoit_wolf_shrinkage`` (Ledoit & Wolf 2004, J. Multivar. Anal. 88:365).
+    """
+    n = len(inner)
+    energy = inner.square().sum()
+    spread = (inner.diagonal().square().sum() - energy / n) / n**2
+    gap = energy / n**2 - inner.trace().square() / (n**2 * dimension)
+    return (spread.clamp_min(0) / gap).clamp_max(1).item() if gap > 0 else 1.0
 
 
-def _eigenpairs(centred: Tensor) -> tuple[Tensor, Tensor]:
-    """Sample eigenvalues, largest first, and directions (d, q), for the non-zero ones only."""
-    n, d = centred.shape
-    if n > d:
-        _, singular, rows = torch.linalg.svd(centred / (n - 1) ** 0.5, full_matrices=False)
-        values, directions = singular.square(), rows.T
-        kept = values > values.max() * 1e-12
-        return values[kept], directions[:, kept]
-    values, vectors = torch.linalg.eigh(centred @ centred.T / (n - 1))
+def _eigenpairs(inner: Tensor) -> tuple[Tensor, Tensor]:
+    """Sample eigenvalues, largest first, and unit directions as weights; non-zero ones only."""
+    n = len(inner)
+    values, vectors = torch.linalg.eigh(inner / (n - 1))
     values, vectors = values.flip(0), vectors.flip(1)
     kept = values > values.max() * 1e-12
     values, vectors = values[kept], vectors[:, kept]
-    return values, centred.T @ (vectors / ((n - 1) * values).sqrt())
+    return values, vectors / ((n - 1) * values).sqrt()
 
 
-def _low_rank(centred: Tensor, rank: int | None) -> tuple[Tensor, Tensor]:
-    """Leading sample modes and one remainder variance; the trace is kept (PPCA)."""
-    n, d = centred.shape
+def _low_rank(inner: Tensor, d: int, rank: int | None) -> tuple[Tensor, Tensor]:
+    """Weights of the leading modes, and the mean variance of the others."""
+    n = len(inner)
     top = min(n - 1, d - 1)
     if rank is None or not 1 <= rank <= top:
         raise UnseenError(f"rank: low-rank needs 1 to {top} for {n} samples, not {rank}")
-    values, directions = _eigenpairs(centred)
+    values, directions = _eigenpairs(inner)
     values, directions = values[:rank], directions[:, :rank]
-    remainder = ((_total(centred) - values.sum()) / (d - len(values))).clamp_min(0)
+    total = inner.trace() / (n - 1)
+    remainder = ((total - values.sum()) / (d - len(values))).clamp_min(0)
     return directions * (values - remainder).clamp_min(0).sqrt(), remainder
 
 
-def _spiked(centred: Tensor, cap: int | None) -> tuple[Tensor, Tensor]:
-    """Modes above the noise edge with de-biased variances, in the spiked covariance model.
+def _spiked(inner: Tensor, d: int, cap: int | None) -> tuple[Tensor, Tensor]:
+    """Weights of the modes above the noise edge, and the noise, in the spiked covariance model.
 
     With gamma = d / (n - 1), noise v alone puts sample eigenvalues up to v (1 + sqrt(gamma))²;
     a larger one, l, belongs to the variance [b + sqrt(b² - 4 l v)] / 2, b = l + v - gamma v.
     The noise floor v is the fixed point that keeps the total variance.
     """
-    n, d = centred.shape
+    n = len(inner)
     if cap is not None and cap < 1:
         raise UnseenError(f"rank: spiked needs a cap of at least 1, not {cap}")
-    total, gamma = _total(centred), d / (n - 1)
-    values, directions = _eigenpairs(centred)
+    total, gamma = inner.trace() / (n - 1), d / (n - 1)
+    values, directions = _eigenpairs(inner)
     limit = min(len(values), d - 1, len(values) if cap is None else cap)
     values, directions = values[:limit], directions[:, :limit]
     floor, variances = total / d, values[:0]
@@ -231,7 +211,7 @@ def _dct(
     coefficients = centred @ basis
     covariance = coefficients.T @ coefficients / (n - 1)
     if n <= basis.shape[1]:
-        weight = ledoit_wolf_weight(coefficients)
+        weight = ledoit_wolf_weight(coefficients @ coefficients.T, basis.shape[1])
         tau = covariance.diagonal().mean()
         covariance = (1 - weight) * covariance + weight * tau * torch.eye(len(covariance)).to(tau)
     variances = (centred - coefficients @ basis.T).square().sum(0) / (n - 1)

@@ -1,13 +1,14 @@
 """Images by spatial frequency: the orthonormal discrete cosine transform and its bands."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 
+import numpy as np
+import scipy.fft
 import torch
 from torch import Tensor
 
-from unseen_core.fitting import low_frequencies
-
-__all__ = ["band_masks", "dct", "idct", "low_mask"]
+__all__ = ["band_masks", "dct", "idct", "low_frequencies", "low_mask"]
 
 
 def dct(x: Tensor) -> Tensor:
@@ -28,6 +29,30 @@ def dct(x: Tensor) -> Tensor:
 def idct(x: Tensor) -> Tensor:
     """Return the inverse of ``dct``, float64, for coefficients (..., h, w)."""
     return _waves(x.shape[-2]).T.to(x.device) @ x.double() @ _waves(x.shape[-1]).to(x.device)
+
+
+def low_frequencies(rank: int, shape: Sequence[int]) -> Tensor:
+    """Orthonormal DCT-II basis of the ``rank`` lowest frequencies of every channel.
+
+    Frequencies are ordered by sqrt(i² + j²), ties by i; columns by frequency, then channel.
+
+    Args:
+        rank: Frequencies per channel, 1 to h w.
+        shape: (c, h, w).
+
+    Returns:
+        Shape (c h w, rank c), float64.
+    """
+    c, h, w = shape
+    order = sorted((i * i + j * j, i, j) for i in range(h) for j in range(w))[:rank]
+    waves = np.zeros((rank, h, w))
+    for row, (_, i, j) in enumerate(order):
+        waves[row, i, j] = 1
+    waves = scipy.fft.idctn(waves, axes=(1, 2), norm="ortho")
+    basis = torch.zeros(c, h * w, rank, c, dtype=torch.float64)
+    for channel in range(c):
+        basis[channel, :, :, channel] = torch.from_numpy(waves.reshape(rank, h * w).T)
+    return basis.reshape(c * h * w, rank * c)
 
 
 def low_mask(h: int, w: int, cut: float) -> Tensor:

@@ -14,11 +14,12 @@ from unseen_core.fitting import Kind, fit_moments
 from unseen_core.rng import Streams
 from unseen_core.schedule import Schedule
 
-__all__ = ["Gaussian", "Kind"]
+__all__ = ["Gaussian", "Kind", "Normals"]
 
 _DENSE_LIMIT = 4096  # Largest d for which `distance` may form a (d, d) matrix.
 _FIELDS = ("mean", "factor", "diagonal")
-_Noise = Callable[[Streams, int], Tensor]  # (n, count) numbers of variance 1, one stream per row.
+Normals = Callable[[Streams, int], Tensor]
+"""Returns (n, count) numbers of variance 1, a stream per row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +151,7 @@ class Gaussian:
         directions, singular, _ = torch.linalg.svd(self.factor, full_matrices=False)
         return directions, singular.square()
 
-    def sample(self, streams: Streams, noise: _Noise = Streams.normal) -> Tensor:
+    def sample(self, streams: Streams, noise: Normals = Streams.normal) -> Tensor:
         """Draws m + F η + sqrt(v) ε, float64 (len(streams), d), ε and η by ``noise``."""
         draws = self.mean.repeat(len(streams), 1)
         # ε first: laws with and without a factor then share it for one sample id.

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
+from unseen_core.fitting import centre
+from unseen_core.references import References
 
 __all__ = ["STATISTICS", "Envelope", "Judge", "angle_degrees", "shell_lengths"]
 
@@ -20,32 +21,39 @@ class Judge:
     """Measures a state against the inverted images (references) of a domain.
 
     Attributes:
-        references: float64 (N, d), N >= 3.
-        mean: float64 (d,).
+        references: N >= 3 of them; their inner products are all that is ever used of their own.
         neighbours: Number K of references that enter the averages below.
     """
 
-    references: Tensor
-    mean: Tensor
+    references: References
     neighbours: int
 
     @classmethod
-    def of(cls, references: Tensor, *, neighbours: int = 10) -> "Judge":
-        """Build a judge from references of any shape (N, ...).
+    def of(cls, references: Tensor | References, *, neighbours: int = 10) -> "Judge":
+        """Build a judge from references, or a tensor of them of any shape (N, ...).
 
         Raises:
             UnseenError: If there are fewer than 5 references.
         """
-        flat = references.flatten(1).double()
-        if len(flat) < 5:
-            raise UnseenError(f"geometry needs at least 5 fit images, not {len(flat)}; "
+        references = References.of(references)
+        if references.count < 5:
+            raise UnseenError(f"geometry needs at least 5 fit images, not {references.count}; "
                               "raise the domain's fit parameter or add images")
-        return cls(flat, flat.mean(0), min(neighbours, len(flat) - 3))
+        return cls(references, min(neighbours, references.count - 3))
 
-    @cached_property
-    def gram(self) -> Tensor:
-        """Inner products of the references, float64 (N, N)."""
-        return self.references @ self.references.T
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the references, float64 (d,)."""
+        return self.references.mean
+
+    def own(self, order: Tensor) -> Tensor:
+        """Return the five STATISTICS of the references, each judged by the others, float64 (N, 5).
+
+        Args:
+            order: int64 (N, N), a random order of the references for each of them.
+        """
+        gram = self.references.gram
+        return self.from_products(gram, gram.diagonal(), order, torch.arange(len(gram))[:, None])
 
     def statistics(self, x: Tensor, order: Tensor, excluded: Tensor | None = None) -> Tensor:
         """Return the five STATISTICS of states.
@@ -61,7 +69,7 @@ class Judge:
         Raises:
             UnseenError: If fewer than two references are left.
         """
-        return self.from_products(x @ self.references.T, x.square().sum(1), order, excluded)
+        return self.from_products(self.references.products(x), x.square().sum(1), order, excluded)
 
     def from_products(
         self, product: Tensor, square: Tensor, order: Tensor, excluded: Tensor | None = None
@@ -85,7 +93,8 @@ class Judge:
         Raises:
             UnseenError: If fewer than two references are left.
         """
-        total, barred = len(self.references), 0 if excluded is None else excluded.shape[1]
+        gram = self.references.gram
+        total, barred = len(gram), 0 if excluded is None else excluded.shape[1]
         allowed = total - barred
         if allowed < 2:
             raise UnseenError(f"{total} fit images leave {allowed} to judge a start state by; use "
@@ -96,18 +105,17 @@ class Judge:
             own = (picked[:, :, None] == excluded[:, None]).any(2)
             # Stable sort: allowed references first, in their random order.
             picked = picked.gather(1, own.int().argsort(stable=True, dim=1))[:, :count]
-        norms, p = self.gram.diagonal()[picked], product.gather(1, picked)
+        norms, p = gram.diagonal()[picked], product.gather(1, picked)
         near = (square[:, None] - 2 * p + norms).clamp_min(0).sqrt()
         radius = square.sqrt()
         cosine = p[:, :-1] / (radius[:, None] * norms[:, :-1].sqrt())
         # cos of the angle at x between a - x and b - x, from inner products only
-        inner = (self.gram[picked[:, :-1], picked[:, 1:]] - p[:, :-1] - p[:, 1:]
-                 + square[:, None])
+        inner = gram[picked[:, :-1], picked[:, 1:]] - p[:, :-1] - p[:, 1:] + square[:, None]
         corner = inner / (near[:, :-1] * near[:, 1:]).clamp_min(1e-300)
-        centre = square - 2 * product.mean(1) + self.mean.square().sum()
+        centred = square - 2 * product.mean(1) + gram.mean()  # gram.mean() is |mean|²
         return torch.stack([
             radius,
-            centre.clamp_min(0).sqrt(),
+            centred.clamp_min(0).sqrt(),
             near[:, :-1].mean(1),
             angle_degrees(cosine).mean(1),
             angle_degrees(corner).mean(1),
@@ -145,16 +153,15 @@ class Envelope:
         """
         if not 0 < coverage < 1:
             raise UnseenError(f"coverage {coverage} is out of range; use a share between 0 and 1")
-        total = len(judge.references)
-        own = torch.arange(total)[:, None]
-        values = judge.statistics(judge.references, order, own)
+        total = judge.references.count
+        values = judge.own(order)
         # The mean without the state itself: what a new image's distance is comparable to.
         values[:, 1] = shell_lengths(judge.references)
-        centre, spread = values.median(0).values, values.std(0)
-        score = ((values - centre).abs() / spread.clamp_min(1e-12)).amax(1).sort().values
+        middle, spread = values.median(0).values, values.std(0)
+        score = ((values - middle).abs() / spread.clamp_min(1e-12)).amax(1).sort().values
         rank = min(total, int(-(-(total + 1) * coverage // 1)))
         reach = score[rank - 1] * spread
-        return cls(centre - reach, centre + reach, coverage)
+        return cls(middle - reach, middle + reach, coverage)
 
     def accept(self, statistics: Tensor) -> Tensor:
         """Say which rows of statistics (n, 5) lie inside every bound; bool (n,)."""
@@ -185,14 +192,15 @@ class Envelope:
         return cls(pairs[:, 0], pairs[:, 1], float(str(state["coverage"])))
 
 
-def shell_lengths(references: Tensor) -> Tensor:
+def shell_lengths(references: Tensor | References) -> Tensor:
     """Return each reference's distance to the mean of the others, float64 (N,).
 
     A state that was not used for the mean m of N references lies sqrt((1 + 1/N) / (1 - 1/N))
     times farther from it than one that was; N / (N - 1) |x - m| is that distance exactly.
     """
-    flat = references.flatten(1).double()
-    return (flat - flat.mean(0)).norm(dim=1) * (len(flat) / (len(flat) - 1))
+    gram = References.of(references).gram
+    lengths = centre(gram).diagonal().clamp_min(0).sqrt()
+    return lengths * (len(gram) / (len(gram) - 1))
 
 
 def angle_degrees(cosine: Tensor) -> Tensor:

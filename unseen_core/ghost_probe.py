@@ -11,6 +11,7 @@ from unseen_core.errors import UnseenError
 from unseen_core.ghosts import (
     check_bootstrap,
     ghost_measures,
+    in_blocks,
     luminance,
     octave_energies,
     percentile_interval,
@@ -87,17 +88,20 @@ def superpose(images: Tensor, mean: Tensor, *, seed: int = 0) -> Tensor:
     """
     random = np.random.default_rng(seed)
 
-    def pairs() -> tuple[Tensor, Tensor]:
-        order = torch.from_numpy(random.permutation(len(images)))
-        x = images.double() - mean
-        return x[order], x[order.roll(1)]
+    def plain(x: Tensor, y: Tensor) -> Tensor:
+        return (x + y) / 2
 
-    x, y = pairs()
-    plain = (x + y) / 2
-    x, y = pairs()
-    length = (_lengths(x) + _lengths(y)) / 2
-    full = (x + y) * (length / _lengths(x + y).clamp_min(1e-12))
-    return (mean + torch.cat([plain, full])).round().clamp(0, 255).to(torch.uint8)
+    def full(x: Tensor, y: Tensor) -> Tensor:
+        length = (_lengths(x) + _lengths(y)) / 2
+        return (x + y) * (length / _lengths(x + y).clamp_min(1e-12))
+
+    made = []
+    for blend in (plain, full):
+        order = torch.from_numpy(random.permutation(len(images)))
+        for x, y in zip(in_blocks(images[order]), in_blocks(images[order.roll(1)]), strict=True):
+            blended = mean + blend(x.double() - mean, y.double() - mean)
+            made.append(blended.round().clamp(0, 255).to(torch.uint8))
+    return torch.cat(made)
 
 
 def fit_ghost_probe(fit: Tensor, *, patch: int = 4, seed: int = 0) -> GhostProbe:
@@ -120,7 +124,8 @@ def fit_ghost_probe(fit: Tensor, *, patch: int = 4, seed: int = 0) -> GhostProbe
     """
     if len(fit) < FEWEST:
         raise UnseenError(f"ghost probe: {len(fit)} fit images; give at least {FEWEST}")
-    real, mean = _descriptors(fit, patch), fit.double().mean(0)
+    real = _descriptors(fit, patch)
+    mean = sum(block.double().sum(0) for block in in_blocks(fit)) / len(fit)
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(fit)))
     folds = [(real[rows], _descriptors(superpose(fit[rows], mean, seed=seed), patch))
              for rows in order.tensor_split(_FOLDS)]
@@ -192,8 +197,14 @@ def ghost_score(
 
 def _descriptors(images: Tensor, patch: int) -> Tensor:
     """Return the numbers that the probe sees, float64 (n, 3 + 2 octaves)."""
-    y = luminance(images)
-    columns = [torch.stack(list(ghost_measures(images, patch=patch).values()), dim=1)]
+    measures = torch.stack(list(ghost_measures(images, patch=patch).values()), dim=1)
+    octaves = torch.cat([_octaves(luminance(block)) for block in in_blocks(images)])
+    return torch.cat([measures, octaves], dim=1)
+
+
+def _octaves(y: Tensor) -> Tensor:
+    """Return the log shares of energy of luminance (n, h, w) and of its logarithm."""
+    columns = []
     for picture in (y, (255 * y).log1p()):
         energy = octave_energies(picture)[:, 1:]
         share = energy / energy.sum(1, keepdim=True).clamp_min(1e-12)

@@ -11,13 +11,14 @@ from unseen_core.errors import UnseenError
 from unseen_core.frequency import band_masks, dct
 from unseen_core.metrics import Interval
 
-__all__ = ["MEASURES", "Comparison", "check_bootstrap", "ghost_measures", "ghosts", "luminance",
-           "octave_energies", "percentile_interval"]
+__all__ = ["MEASURES", "Comparison", "check_bootstrap", "ghost_measures", "ghosts", "in_blocks",
+           "luminance", "octave_energies", "percentile_interval"]
 
 MEASURES = ("sharpness", "local_contrast", "high_frequency")
 """Per image, without unit; none depends on an image's contrast or brightness."""
 
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_BLOCK = 2**23  # Numbers of images that are floats at a time: 42 of 3 x 256 x 256.
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +60,16 @@ def ghost_measures(images: Tensor, *, patch: int = 4) -> dict[str, Tensor]:
     Raises:
         UnseenError: If the images are of another type or shape, or ``patch`` is out of range.
     """
-    y = luminance(images)
-    side = min(y.shape[1:])
+    side = min(images.shape[-2:])
     if not 2 <= patch <= side:
         raise UnseenError(f"patch {patch} is out of range; use 2 to {side} for these images")
+    blocks = [_measures(luminance(block), patch) for block in in_blocks(images)]
+    return {name: torch.cat([block[name] for block in blocks]) for name in MEASURES}
+
+
+def _measures(y: Tensor, patch: int) -> dict[str, Tensor]:
+    """Return the MEASURES of luminance (n, h, w)."""
+    side = min(y.shape[1:])
     contrast = y.flatten(1).std(1, correction=0).clamp_min(1e-12)
     down, across = torch.gradient(y, dim=(1, 2))
     patches = functional.unfold(y[:, None], patch, stride=patch)  # (n, patch², patches)
@@ -137,6 +144,11 @@ def luminance(images: Tensor) -> Tensor:
                           "measured on uint8 of shape (n, 3, h, w)")
     weights = torch.tensor(_LUMINANCE, dtype=torch.float64)
     return torch.einsum("nchw,c->nhw", images.double() / 255, weights)
+
+
+def in_blocks(images: Tensor) -> tuple[Tensor, ...]:
+    """Split images (n, ...), n >= 1, into so many at a time as may be held as floats."""
+    return images.split(max(1, _BLOCK // images[0].numel()))
 
 
 def octave_energies(y: Tensor) -> Tensor:

@@ -6,9 +6,11 @@ from torch import Tensor
 from unseen_core.errors import UnseenError
 from unseen_core.metrics import check_features
 
-__all__ = ["copy_fraction", "diversity", "nearest", "novelty", "precision_recall"]
+__all__ = ["copy_fraction", "diversity", "nearest", "nearest_pictures", "novelty",
+           "precision_recall"]
 
 _CHUNK = 256
+_COLUMNS = 8192  # A float64 copy of this many numbers of every picture at a time.
 
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:
@@ -33,6 +35,36 @@ def nearest(x: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
     check_features({"x": x, "references": references}, least=1)
     found = [_distances(rows, references).min(1) for rows in x.split(_CHUNK)]
     return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+
+
+def nearest_pictures(images: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
+    """Euclidean distance to the nearest reference picture, pixels in [0, 1], and which one it is.
+
+    |x - y|² = |x|² + |y|² - 2 x·y without cancellation: products of bytes are whole numbers, and
+    their sums stay below 2^53, where float64 is exact.
+
+    Args:
+        images: uint8 (n, 3, h, w), n >= 1.
+        references: uint8 (m, 3, h, w), m >= 1, same size.
+
+    Returns:
+        Distances (n,) float64 and rows of ``references`` (n,) int64; ties go to the first row.
+
+    Raises:
+        UnseenError: If the pictures differ in size or are no bytes.
+    """
+    if images.dtype != torch.uint8 or references.dtype != torch.uint8 or (
+            images.shape[1:] != references.shape[1:]):
+        raise UnseenError(f"pictures {images.dtype} {tuple(images.shape)} and {references.dtype} "
+                          f"{tuple(references.shape)}; give uint8 of one size")
+    squares = torch.zeros(len(images), len(references), dtype=torch.float64)
+    columns = zip(images.flatten(1).split(_COLUMNS, 1), references.flatten(1).split(_COLUMNS, 1),
+                  strict=True)
+    for x, y in ((part.double(), other.double()) for part, other in columns):
+        squares += x.square().sum(1)[:, None] + y.square().sum(1)
+        squares.addmm_(x, y.T, alpha=-2)
+    found = squares.min(1)
+    return found.values.sqrt() / 255, found.indices
 
 
 def novelty(generated: Tensor, held_out: Tensor, fit: Tensor) -> float:

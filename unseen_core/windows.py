@@ -8,6 +8,7 @@ from torch import Tensor
 
 from unseen_core.errors import UnseenError
 from unseen_core.geometry import STATISTICS, Envelope, Judge
+from unseen_core.references import References
 from unseen_core.rng import Streams
 
 __all__ = ["WINDOWS", "check_window", "natural_spread", "reference_window"]
@@ -90,7 +91,7 @@ def natural_spread(
     ], dtype=torch.float64)
 
 
-def reference_window(window: str, references: Tensor) -> tuple[Envelope, int]:
+def reference_window(window: str, references: Tensor | References) -> tuple[Envelope, int]:
     """Return the reference implementation's test: its bounds and its number of references.
 
     It tests pair distance, origin angle and pair angle; radius and centre distance are free.
@@ -106,15 +107,14 @@ def reference_window(window: str, references: Tensor) -> tuple[Envelope, int]:
 
     Args:
         window: One of WINDOWS but ``"envelope"``.
-        references: Shape (N, ...), N >= 5.
+        references: N >= 5 of them, or a tensor (N, ...).
     """
     name, _, published = window.partition("-")
     release = _RELEASES[name]
     judge = Judge.of(references, neighbours=release.neighbours)
-    total = len(judge.references)
+    total = judge.references.count
     streams = Streams(0, "window", [str(i) for i in range(total)])
-    own = torch.arange(total)[:, None]
-    values = torch.cat([judge.statistics(judge.references, streams.choose(total, total), own)
+    values = torch.cat([judge.own(streams.choose(total, total))
                         for _ in range(-(-_DRAWS // total))])
     centre = torch.tensor(release.centres, dtype=torch.float64)
     reach = torch.tensor(release.reaches, dtype=torch.float64)

@@ -7,8 +7,9 @@ import torch
 from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor
 
-from unseen_core.analysis.gram import Moments, centre, gram, shrinkage
+from unseen_core.analysis.gram import Moments, centre, gram
 from unseen_core.errors import UnseenError
+from unseen_core.fitting import ledoit_wolf_weight
 
 
 def normals(seed: int, n: int, d: int) -> Tensor:
@@ -49,7 +50,7 @@ def test_moments_are_unbiased_where_samples_are_few() -> None:
 @pytest.mark.parametrize(("n", "d"), [(20, 60), (60, 20)])
 def test_shrinkage_is_that_of_scikit_learn(n: int, d: int) -> None:
     x = normals(0, n, d) * torch.linspace(0.1, 3, d, dtype=torch.float64) + 5
-    assert shrinkage(centre(gram(x)), d) == pytest.approx(ledoit_wolf_shrinkage(x.numpy()))
+    assert ledoit_wolf_weight(centre(gram(x)), d) == pytest.approx(ledoit_wolf_shrinkage(x.numpy()))
 
 
 def test_equal_or_few_latents_are_refused() -> None:

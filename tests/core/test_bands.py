@@ -7,6 +7,7 @@ from torch import Tensor
 
 from unseen_core.errors import UnseenError
 from unseen_core.geometry import Envelope, Judge, shell_lengths
+from unseen_core.references import References
 from unseen_core.rng import Streams
 from unseen_core.schedule import Schedule
 from unseen_core.starts import Geometric, Reconstruction, StartContext
@@ -25,7 +26,7 @@ def context() -> StartContext:
     references = x.float()
     judge = Judge.of(references)
     envelope = Envelope.calibrate(judge, ids(N, "order").choose(N, N), coverage=0.95)
-    return StartContext(Schedule.linear(), 500, references, {}, envelope)
+    return StartContext(Schedule.linear(), 500, References.of(references), {}, envelope)
 
 
 def ids(n: int, purpose: str = "bands") -> Streams:
@@ -39,6 +40,16 @@ def bands(x: Tensor) -> tuple[Tensor, Tensor]:
     return found[:, :, LOW].flatten(1), found[:, :, ~LOW].flatten(1)
 
 
+def chosen(context: StartContext, places: Tensor) -> Tensor:
+    """The references at places of any shape."""
+    return context.references.rows(places.flatten()).reshape(*places.shape, *SHAPE)
+
+
+def everything(context: StartContext) -> Tensor:
+    """All references."""
+    return chosen(context, torch.arange(N))
+
+
 def centred(context: StartContext, x: Tensor) -> Tensor:
     """States less the references' mean."""
     return x.double() - context.judge.mean.reshape(SHAPE)
@@ -47,7 +58,7 @@ def centred(context: StartContext, x: Tensor) -> Tensor:
 def test_one_and_one_is_the_low_band_of_one_and_the_high_band_of_the_other(context) -> None:
     starts = Bands(cut=CUT, near=0, shell="none").draw(context, ids(30))
     low, high = bands(starts.x)
-    coarse, fine = (context.references[starts.parents[:, k]] for k in (0, 1))
+    coarse, fine = (chosen(context, starts.parents[:, k]) for k in (0, 1))
     torch.testing.assert_close(low, bands(coarse)[0], rtol=0, atol=1e-5)
     torch.testing.assert_close(high, bands(fine)[1], rtol=0, atol=1e-5)
 
@@ -55,7 +66,7 @@ def test_one_and_one_is_the_low_band_of_one_and_the_high_band_of_the_other(conte
 def test_groups_are_blended_by_weights_that_sum_to_one(context) -> None:
     starts = Bands(cut=CUT, coarse=3, fine=2, near=0, alpha=1e6, shell="none").draw(
         context, ids(30))
-    made = context.references[starts.parents].double()
+    made = chosen(context, starts.parents).double()
     low, high = bands(starts.x)
     torch.testing.assert_close(low, bands(made[:, :3].mean(1))[0], rtol=0, atol=0.05)
     torch.testing.assert_close(high, bands(made[:, 3:].mean(1))[1], rtol=0, atol=0.05)
@@ -65,7 +76,7 @@ def test_groups_are_blended_by_weights_that_sum_to_one(context) -> None:
 def test_band_lengths_are_those_of_one_reference(context) -> None:
     starts = Bands(cut=CUT, coarse=2, fine=2, near=0).draw(context, ids(30))
     lengths = torch.stack([part.norm(dim=1) for part in bands(centred(context, starts.x))], 1)
-    own = torch.stack([shell_lengths(part) for part in bands(context.references)], 1)
+    own = torch.stack([shell_lengths(part) for part in bands(everything(context))], 1)
     gap, whose = (lengths[:, None] - own).abs().amax(2).min(1)
     assert gap.max() < 1e-4
     assert len(whose.unique()) > 10
@@ -74,7 +85,7 @@ def test_band_lengths_are_those_of_one_reference(context) -> None:
 def test_parents_shell_gives_back_what_a_blend_loses(context) -> None:
     settings = {"cut": CUT, "coarse": 2, "fine": 2, "near": 0, "alpha": 1e6}
     starts = Bands(shell="parents", **settings).draw(context, ids(30))
-    made = centred(context, context.references[starts.parents].flatten(0, 1))
+    made = centred(context, chosen(context, starts.parents.flatten()))
     own = [part.norm(dim=1).reshape(30, 4) for part in bands(made)]
     found = [part.norm(dim=1) for part in bands(centred(context, starts.x))]
     for length, parents in zip(found, (own[0][:, :2], own[1][:, 2:]), strict=True):
@@ -116,7 +127,7 @@ def test_parents_are_distinct_and_recorded(context, near: int) -> None:
 def test_low_match_measures_the_low_band_only(context) -> None:
     sampler = Bands(cut=CUT, near=1, match="low")
     starts = sampler.draw(context, ids(30))
-    low = bands(context.references)[0]
+    low = bands(everything(context))[0]
     distance = torch.cdist(low, low).fill_diagonal_(torch.inf)
     assert torch.equal(starts.parents[:, 1], distance.argmin(1)[starts.parents[:, 0]])
     whole = Bands(cut=CUT, near=1).draw(context, ids(30))
@@ -142,10 +153,10 @@ def test_shared_steps_are_those_of_geometric(context) -> None:
     starts = Geometric(parents=3, near=8, shell=False, tested=False, alpha=2.0).draw(
         context, ids(20))
     streams = ids(20)
-    made_of = Parents.among(context.judge.references, 3, 8).draw(streams)
+    made_of = Parents.among(context.references.gram, 3, 8).draw(streams)
     weights = dirichlet(streams, 3, 2.0)
     assert torch.equal(made_of, starts.parents)
-    blend = (weights[:, :, None] * context.judge.references[made_of]).sum(1)
+    blend = (weights[:, :, None] * chosen(context, made_of).flatten(2)).sum(1)
     torch.testing.assert_close(blend.float(), starts.x.flatten(1))
 
 
@@ -179,3 +190,14 @@ def test_eta_is_handed_on(context) -> None:
     assert Reconstruction().draw(context, ids(2)).eta == 0
     with pytest.raises(UnseenError, match=r"eta -0\.1"):
         Reconstruction(eta=-0.1)
+
+
+@pytest.mark.parametrize("settings", [{}, {"match": "low", "shell": "parents", "fine": 2},
+                                      {"shell": "whole", "tested": True, "near": 0}])
+def test_references_in_blocks_give_the_same_states(context, settings: dict) -> None:
+    few = References.of(everything(context), block=7 * 90 * 8)
+    blocks = StartContext(context.schedule, 500, few, {}, context.envelope)
+    sampler = Bands(cut=CUT, coarse=2, **settings)
+    whole, found = sampler.draw(context, ids(20)), sampler.draw(blocks, ids(20))
+    assert torch.equal(whole.parents, found.parents)
+    torch.testing.assert_close(whole.x, found.x, rtol=1e-6, atol=1e-6)

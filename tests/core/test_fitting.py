@@ -9,7 +9,8 @@ from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
-from unseen_core.fitting import Kind, low_frequencies
+from unseen_core.fitting import Kind
+from unseen_core.frequency import low_frequencies
 from unseen_core.gaussian import Gaussian
 from unseen_core.rng import Streams
 

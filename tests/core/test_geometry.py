@@ -62,7 +62,7 @@ def test_inner_products_are_enough() -> None:
 def test_images_are_flattened_and_neighbours_capped() -> None:
     references = normals(0, 6, 12)
     judge = Judge.of(references.float().reshape(6, 3, 2, 2), neighbours=10)
-    assert judge.neighbours == 3 and judge.references.dtype == torch.float64
+    assert judge.neighbours == 3 and judge.references.gram.dtype == torch.float64
     torch.testing.assert_close(judge.mean, references.mean(0), rtol=0, atol=1e-6)
 
 

@@ -156,3 +156,15 @@ def test_bad_input_is_one_line(probe, call, message: str) -> None:
     with pytest.raises(UnseenError, match=message) as error:
         call(probe)
     assert "\n" not in str(error.value)
+
+
+def test_blocks_of_images_change_nothing(probe, monkeypatch: pytest.MonkeyPatch) -> None:
+    mixed = superpose(FIT, probe.mean, seed=3)
+    measures = ghost_measures(OTHERS)
+    monkeypatch.setattr("unseen_core.ghosts._BLOCK", 7 * FIT[0].numel())
+    assert torch.equal(superpose(FIT, probe.mean, seed=3), mixed)
+    for name, values in ghost_measures(OTHERS).items():
+        torch.testing.assert_close(values, measures[name], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(fit_ghost_probe(FIT).mean, probe.mean, rtol=1e-14, atol=0)
+    torch.testing.assert_close(fit_ghost_probe(FIT).probability(OTHERS),
+                               probe.probability(OTHERS), rtol=1e-5, atol=1e-6)

@@ -6,7 +6,14 @@ from scipy.spatial.distance import cdist, pdist
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
-from unseen_core.novelty import copy_fraction, diversity, nearest, novelty, precision_recall
+from unseen_core.novelty import (
+    copy_fraction,
+    diversity,
+    nearest,
+    nearest_pictures,
+    novelty,
+    precision_recall,
+)
 
 
 def normal(n: int, d: int, seed: int) -> Tensor:
@@ -20,6 +27,25 @@ def test_nearest_against_scipy() -> None:
     wanted = cdist(x.numpy(), references.numpy())
     assert rows.tolist() == wanted.argmin(1).tolist()
     torch.testing.assert_close(distances, torch.from_numpy(wanted.min(1)), rtol=1e-12, atol=0)
+
+
+def test_nearest_pictures_are_exact_in_blocks_of_columns() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shape = (3, 60, 50)  # 9,000 numbers: one block and a rest
+    x = torch.randint(0, 256, (7, *shape), generator=generator, dtype=torch.uint8)
+    references = torch.randint(0, 256, (5, *shape), generator=generator, dtype=torch.uint8)
+    x[2], x[4] = references[3], references[1]
+    x[4, 1, 3, 2] ^= 1  # one grey level away
+    references = torch.cat([references, references[3:4]])  # a tie, which goes to the first
+    distances, rows = nearest_pictures(x, references)
+    wanted = cdist(x.flatten(1).double() / 255, references.flatten(1).double() / 255)
+    assert rows.tolist() == wanted.argmin(1).tolist() and rows[2] == 3
+    torch.testing.assert_close(distances, torch.from_numpy(wanted.min(1)), rtol=1e-12, atol=0)
+    assert distances[2] == 0 and distances[4] == 1 / 255
+    with pytest.raises(UnseenError, match="give uint8 of one size"):
+        nearest_pictures(x, references[:, :, :-1])
+    with pytest.raises(UnseenError, match="give uint8 of one size"):
+        nearest_pictures(x.float(), references)
 
 
 def test_nearest_sees_a_copy_far_from_the_origin() -> None:

@@ -8,8 +8,11 @@ import torch
 from scipy.stats import ks_2samp, kstest
 from torch import Tensor
 
+from unseen_core.blends import BlendGaussian, fit_law
+from unseen_core.errors import UnseenError
 from unseen_core.gaussian import Gaussian
 from unseen_core.geometry import STATISTICS, Envelope, Judge, shell_lengths
+from unseen_core.references import References
 from unseen_core.rng import Streams
 from unseen_core.schedule import Schedule
 from unseen_core.span import Span, Whole, coordinates_of
@@ -35,11 +38,26 @@ def latents(seed: int, n: int = N, d: int = D) -> Tensor:
 
 def context() -> StartContext:
     """What ``fit`` hands to samplers."""
-    references = latents(0)
-    priors = {kind: Gaussian.fit(references, kind=kind) for kind in KINDS}
+    references = References.of(latents(0).reshape(N, 3, 8, 8))
+    priors = {kind: fit_law(references, kind=kind) for kind in KINDS}
     judge = Judge.of(references, neighbours=5)
     envelope = Envelope.calibrate(judge, streams(N, "order").choose(N, N), coverage=0.9)
-    return StartContext(Schedule.linear(), 500, references.reshape(N, 3, 8, 8), priors, envelope, 5)
+    return StartContext(Schedule.linear(), 500, references, priors, envelope, 5)
+
+
+def beside(fitted: Tensor, judges: Tensor, kind: str) -> BlendGaussian:
+    """A law of some rows, as weights of judges and rows together, in this order."""
+    law = BlendGaussian.fit(References.of(fitted), kind=kind)
+    others = len(judges)
+    return BlendGaussian(
+        References.of(torch.cat([judges, fitted])),
+        torch.cat([torch.zeros(others), law.mean]),
+        torch.cat([torch.zeros(others, law.factor.shape[1]), law.factor]), law.variance)
+
+
+def judge_of(span: Span, count: int) -> Judge:
+    """The first references of a span as judges of its states."""
+    return Judge.of(span.references.rows(range(count)), neighbours=5)
 
 
 def on_shell(z: np.ndarray, x: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -106,7 +124,7 @@ def test_samplers_have_the_law_of_a_loop_in_full_dimension(name: str) -> None:
     loop: Callable[..., tuple]
     loop, kind, sampler = CASES[name]
     world, random, n = context(), np.random.default_rng(5), 1000
-    x, law = latents(0).numpy(), world.prior(kind)
+    x, law = latents(0).numpy(), Gaussian.fit(latents(0), kind=kind)
     drawn = [loop(law, x, random) for _ in range(n)]
     states = torch.from_numpy(np.stack([z for z, _ in drawn]))
     made_of = torch.tensor([[*p] for _, p in drawn], dtype=torch.int64)
@@ -135,12 +153,13 @@ def test_samplers_have_the_law_of_a_loop_in_full_dimension(name: str) -> None:
 @pytest.mark.parametrize("kind", ["isotropic", "empirical", "shrunk", "spiked"])
 def test_lifted_states_have_the_statistics_of_their_coordinates(kind: str) -> None:
     references = latents(0)
-    span = Span.of(references, Gaussian.fit(latents(2), kind=kind))
+    law = beside(latents(2), references, kind)
+    span = Span.of(law.references, law)
     states = span.draw(streams(50))
     full = span.lift(states, streams(50, "lift"))
     order = streams(50, "order").choose(N, N)
-    torch.testing.assert_close(Judge.of(references).statistics(full, order),
-                               Judge.of(span.references).statistics(states, order),
+    torch.testing.assert_close(Judge.of(references, neighbours=5).statistics(full, order),
+                               judge_of(span, N).statistics(states, order),
                                rtol=1e-8, atol=1e-8)
     assert bool((states[:, -1] > 0).all()) == (kind != "empirical")
 
@@ -148,7 +167,7 @@ def test_lifted_states_have_the_statistics_of_their_coordinates(kind: str) -> No
 def test_blends_and_references_are_lifted_exactly() -> None:
     references = latents(0)
     span, random = Span.of(references), streams(60).uniform(N)
-    lifted = span.lift(random @ span.references, streams(60, "lift"))
+    lifted = span.lift(span.references.combine(random), streams(60, "lift"))
     torch.testing.assert_close(lifted, random @ references, rtol=0, atol=1e-9)
     torch.testing.assert_close(shell_lengths(span.references), shell_lengths(references),
                                rtol=1e-10, atol=0)
@@ -157,7 +176,8 @@ def test_blends_and_references_are_lifted_exactly() -> None:
 @pytest.mark.parametrize("d", [12, 45])
 def test_lifted_draws_have_the_fitted_moments(d: int) -> None:
     law, n = Gaussian.fit(latents(2, d=d), kind="shrunk"), 8000
-    span = Span.of(latents(0, 20, d), law)  # spans all of 12 dimensions, and most of 45
+    fitted = beside(latents(2, d=d), latents(0, 20, d), "shrunk")
+    span = Span.of(fitted.references, fitted)  # spans all of 12 dimensions, and all of 45
     assert span.basis.shape[1] == min(d, 20 + 40)
     x = span.lift(span.draw(streams(n)), streams(n, "lift"))
     wanted = law.factor @ law.factor.T + law.diagonal * torch.eye(d)
@@ -168,8 +188,10 @@ def test_lifted_draws_have_the_fitted_moments(d: int) -> None:
 
 
 def test_the_part_outside_has_chi_squared_length_and_leaves_the_span() -> None:
-    references, law = latents(0), Gaussian(torch.zeros(D), torch.empty(D, 0), torch.tensor(0.7))
-    span = Span.of(references, law)
+    references = latents(0)
+    law = BlendGaussian(References.of(references), torch.zeros(N), torch.empty(N, 0),
+                        torch.tensor(0.7))
+    span = Span.of(law.references, law)
     states = span.draw(streams(2000))
     assert kstest((states[:, -1] ** 2 / 0.7).numpy(), "chi2", (D - N,)).pvalue > 0.001
     states[:, :-1] = 0
@@ -182,15 +204,15 @@ def test_the_part_outside_has_chi_squared_length_and_leaves_the_span() -> None:
 
 def test_repeated_references_add_no_direction() -> None:
     references = torch.cat([latents(0), latents(0)[:7]])
-    span = Span.of(references, Gaussian.fit(references, kind="empirical"))
-    assert span.basis.shape == (2 * (N + 7) + 1, N)
-    lifted = span.lift(span.references, streams(N + 7))
+    span = Span.of(references, fit_law(References.of(references), kind="empirical"))
+    assert span.basis.shape == (N + 7, N)
+    lifted = span.lift(span.references.rows(range(N + 7)), streams(N + 7))
     torch.testing.assert_close(lifted, references, rtol=0, atol=1e-9)
 
 
 def test_a_variance_per_coordinate_is_drawn_in_full() -> None:
-    references = latents(0)
-    law = Gaussian.fit(references, kind="diagonal")
+    references = References.of(latents(0))
+    law = fit_law(references, kind="diagonal")
     whole = coordinates_of(references, law)
     assert isinstance(whole, Whole) and isinstance(coordinates_of(references), Span)
     states = whole.draw(streams(5))
@@ -209,12 +231,14 @@ def test_few_shot_bias_and_its_cure(fitted: int) -> None:
         fit, others = (mean + v**0.5 * random).split(fitted)
         centre = fit.mean(0)
         variance = (fit - centre).square().sum() / ((fitted - 1) * d)
-        none = torch.empty(d, 0)
         for judges, scale, into in ((others, 1 - 1 / fitted, cured), (fit, 1.0, biased)):
-            span = Span.of(judges, Gaussian(centre, none, scale * variance))
+            both = torch.cat([judges, fit])
+            weights = torch.cat([torch.zeros(fitted), torch.full((fitted,), 1 / fitted)])
+            span = Span.of(both, BlendGaussian(References.of(both), weights,
+                                               torch.empty(2 * fitted, 0), scale * variance))
             order = streams(n, f"order {seed}").choose(fitted, fitted)
             states = span.draw(streams(n, f"draws {seed}"))
-            values = Judge.of(span.references, neighbours=5).statistics(states, order)
+            values = judge_of(span, fitted).statistics(states, order)
             into.append(torch.stack([values[:, 0].square().mean(), values[:, 2].square().mean(),
                                      values[:, 3].deg2rad().cos().mean(), values[:, 4].mean()]))
     length, total = (mean @ mean).item(), d * v
@@ -231,3 +255,9 @@ def test_few_shot_bias_and_its_cure(fitted: int) -> None:
         assert (gap < 4 * error + torch.tensor([0, 1.0, 1e-3, 0.02])[: len(wanted)]).all()
     shift = torch.stack(biased).mean(0)[2] - torch.stack(cured).mean(0)[2]
     assert shift > 10 * error[2]  # the bias is there to be cured
+
+
+def test_a_prior_of_other_references_is_refused() -> None:
+    law = fit_law(References.of(latents(0)), kind="shrunk")
+    with pytest.raises(UnseenError, match="prior of 40 inverted images beside 30"):
+        Span.of(latents(0, 30), law)

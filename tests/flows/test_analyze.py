@@ -32,7 +32,8 @@ def enough(workspace):
     change(workspace, "domains", OTHER, "limit", to=40)
     change(workspace, "domains", SEEN, "fit", to=20)
     change(workspace, "domains", SEEN, "limit", to=40)
-    change(workspace, "analyze", to={"steps": [5, 8], "images": 3, "etas": [0.0, 0.5], "paths": 2})
+    change(workspace, "analyze", to={"latents": 18, "steps": [5, 8], "images": 3,
+                                     "etas": [0.0, 0.5], "paths": 2})
     return workspace
 
 
@@ -41,11 +42,13 @@ def test_every_table_is_there_and_finite(enough) -> None:
     assert len(TensorStore(enough / "data/seen" / MODEL).ids) == 20
     out = enough / "data/analysis" / MODEL / OTHER
     report = json.loads((out / "analysis.json").read_text())
-    assert (report["images"], report["seen"]) == (20, 20)
+    assert (report["images"], report["seen"], report["latents"]) == (20, 20, 18)
     assert set(report["levels"]) == {"100", "200"}
     assert report["gap"]["low"] < report["gap"]["value"] < report["gap"]["high"]
     assert report["own_samples"] == {"compared": 8, "identical": True}
     for table in report["levels"].values():
+        assert table["passed"]["seen latents"]["count"] == 18
+        assert table["passed"]["held-out latents"]["count"] == 9
         assert set(table) == {"gaussianity", "geometry", "separability", "separability bottleneck",
                               "prior_gap", "spread", "passed", "bandwidth", "figures"}
         assert {"noise", "seen latents", "prior isotropic", "held-out latents"} <= set(

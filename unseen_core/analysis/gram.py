@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
+from unseen_core.fitting import centre
 from unseen_core.metrics import check_features
 
-__all__ = ["Moments", "centre", "column_blocks", "gram", "shrinkage"]
+__all__ = ["Moments", "centre", "column_blocks", "gram"]
 
 _COLUMNS = 8192  # A float64 copy of this many columns at a time.
 
@@ -102,22 +103,3 @@ def gram(latents: Tensor, others: Tensor | None = None) -> Tensor:
         rows = torch.cat(blocks)
         products += rows @ rows.T
     return products
-
-
-def centre(products: Tensor) -> Tensor:
-    """Return the Gram matrix of the rows less their mean, from that of the rows, (n, n)."""
-    rows = products - products.mean(0)
-    return rows - rows.mean(1, keepdim=True)
-
-
-def shrinkage(inner: Tensor, dimension: int) -> float:
-    """Ledoit-Wolf weight of the identity, in [0, 1], from the centred Gram matrix (n, n).
-
-    `unseen_core.fitting.ledoit_wolf_weight` for latents that are only known by inner products
-    (Ledoit & Wolf 2004, J. Multivar. Anal. 88:365).
-    """
-    n = len(inner)
-    energy = inner.square().sum()
-    spread = (inner.diagonal().square().sum() - energy / n) / n**2
-    gap = energy / n**2 - inner.trace().square() / (n**2 * dimension)
-    return (spread.clamp_min(0) / gap).clamp_max(1).item() if gap > 0 else 1.0

@@ -8,8 +8,9 @@ import scipy.fft
 import torch
 from torch import Tensor
 
-from unseen_core.analysis.gram import centre, gram, shrinkage
+from unseen_core.analysis.gram import centre, gram
 from unseen_core.errors import UnseenError
+from unseen_core.fitting import ledoit_wolf_weight
 from unseen_core.rng import Streams
 from unseen_core.schedule import Schedule
 
@@ -197,7 +198,7 @@ def _log_prob(
     n = len(fit)
     within, cross = products[fit][:, fit], products[fit][:, test]
     inner = centre(within)
-    weight = shrinkage(inner, dimension)
+    weight = ledoit_wolf_weight(inner, dimension)
     v = a**2 * weight * inner.trace() / (n * dimension) + s**2
     alpha = a**2 * (1 - weight) / n
     deviation = (products.diagonal()[test] - 2 * a * cross.mean(0) + a**2 * within.mean())

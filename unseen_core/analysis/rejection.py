@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-import torch
 from torch import Tensor
 
 from unseen_core.geometry import STATISTICS, Envelope, Judge, shell_lengths
 from unseen_core.metrics import Interval
 from unseen_core.probe import wilson
+from unseen_core.references import References
 from unseen_core.rng import Streams
 
 __all__ = ["PassRates", "rejection", "spread"]
@@ -34,7 +34,7 @@ class PassRates:
 
 
 def rejection(
-    judge: Judge | Tensor,
+    judge: Judge | Tensor | References,
     envelope: Envelope,
     candidates: Mapping[str, Tensor],
     *,
@@ -47,7 +47,7 @@ def rejection(
     far below it comes from a wrong law, not from a strict test.
 
     Args:
-        judge: A judge, or the references of one, shape (N, ...), N >= 5.
+        judge: A judge, or the references of one, N >= 5.
         envelope: Calibrated on the same references.
         candidates: Sets of states by name, each (n, ...) with n >= 1.
         parents: For sets made of references: those references, int64 (n, p), which then do not
@@ -58,7 +58,7 @@ def rejection(
         UnseenError: If there are too few references or candidates, or parents leave too few.
     """
     judge = judge if isinstance(judge, Judge) else Judge.of(judge)
-    total, found = len(judge.references), {}
+    total, found = judge.references.count, {}
     for name, states in candidates.items():
         n = len(states)
         order = _orders(f"rejection/{name}", n, total, seed)
@@ -72,14 +72,14 @@ def rejection(
 
 
 def spread(
-    references: Tensor, *, neighbours: int = 10, seed: int = 0
+    references: Tensor | References, *, neighbours: int = 10, seed: int = 0
 ) -> dict[str, dict[str, float]]:
     """Scatter of each of STATISTICS over natural latents, each judged by the others.
 
     The distance to the centre is that to the mean of the others, as for a new latent.
 
     Args:
-        references: Latents of the domain, shape (N, ...), N >= 5.
+        references: Latents of the domain, N >= 5, or a tensor (N, ...) of them.
         neighbours: References that enter a state's averages.
         seed: Seed of the random orders.
 
@@ -90,10 +90,9 @@ def spread(
         UnseenError: If there are too few references.
     """
     judge = Judge.of(references, neighbours=neighbours)
-    total = len(judge.references)
-    values = judge.statistics(judge.references, _orders("spread", total, total, seed),
-                              torch.arange(total)[:, None])
-    values[:, STATISTICS.index("centre_distance")] = shell_lengths(references)
+    total = judge.references.count
+    values = judge.own(_orders("spread", total, total, seed))
+    values[:, STATISTICS.index("centre_distance")] = shell_lengths(judge.references)
     levels = values.new_tensor([0.05, 0.5, 0.95])
     rows = {}
     for name, column in zip(STATISTICS, values.T, strict=True):

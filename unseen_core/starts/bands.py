@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
 from unseen_core.frequency import dct, idct, low_mask
 from unseen_core.geometry import shell_lengths
+from unseen_core.references import References
 from unseen_core.rng import Streams
 from unseen_core.starts.parents import Parents, check_eta, dirichlet, keep_inside
 from unseen_core.starts.protocol import StartContext, StartStates
@@ -80,30 +82,33 @@ class Bands:
             UnseenError: If ``cut`` leaves no high band, there are too few references, or some
                 start state finds no accepted candidate.
         """
-        judge = context.judge
-        low, high = self._split(context, judge.references - judge.mean)
-        lengths = [shell_lengths(band) for band in (low, high)]  # the bands' means are 0
-        whole = shell_lengths(judge.references)
-        looks = low if self.match == "low" else judge.references
-        family = Parents.among(looks, self.coarse + self.fine, self.near)
+        references, mean = context.references, context.references.mean
+        total, mask = references.count, self._mask(context)
+        low_gram, norms = self._measure(references, mask)
+        lengths = norms * (total / (total - 1))  # to the mean of the others; the bands' own is 0
+        whole = shell_lengths(references)
+        family = Parents.among(low_gram if self.match == "low" else references.gram,
+                               self.coarse + self.fine, self.near)
 
         def propose(active: Streams) -> tuple[Tensor, Tensor]:
             made_of = family.draw(active)
             groups = made_of.split([self.coarse, self.fine], dim=1)
             weights = [dirichlet(active, rows.shape[1], self.alpha) for rows in groups]
-            parts = [(w[:, :, None] * band[rows]).sum(1)
-                     for w, band, rows in zip(weights, (low, high), groups, strict=True)]
+            spread = [w.new_zeros(len(w), total).scatter_(1, rows, w)
+                      for w, rows in zip(weights, groups, strict=True)]
+            coarse, fine = (references.combine(torch.cat(spread)) - mean).chunk(2)
+            parts = [_low(coarse, mask), fine - _low(fine, mask)]
             size_of = active.choose(len(whole), 1)[:, 0]
             if self.shell == "parents":
-                parts = [_rescale(part, (w * band[rows].norm(dim=2)).sum(1)) for part, w, band, rows
-                         in zip(parts, weights, (low, high), groups, strict=True)]
+                parts = [_rescale(part, (w * norm[rows]).sum(1)) for part, w, norm, rows
+                         in zip(parts, weights, norms, groups, strict=True)]
             if self.shell == "bands":
                 parts = [_rescale(part, length[size_of])
                          for part, length in zip(parts, lengths, strict=True)]
             offset = parts[0] + parts[1]
             if self.shell == "whole":
                 offset = _rescale(offset, whole[size_of])
-            return judge.mean + offset, made_of
+            return mean + offset, made_of
 
         if self.tested:
             states = keep_inside(
@@ -115,14 +120,31 @@ class Bands:
             states = StartStates.untested(x.reshape(-1, *context.shape), context.level, parents)
         return replace(states, eta=self.eta)
 
-    def _split(self, context: StartContext, deviation: Tensor) -> tuple[Tensor, Tensor]:
-        """Return low and high bands of deviations, float64 (N, d) each."""
+    def _mask(self, context: StartContext) -> Tensor:
+        """Return which coefficients make the low band, bool (h, w)."""
         mask = low_mask(*context.shape[1:], self.cut)
         if mask.all():
             raise UnseenError(f"cut {self.cut} leaves no high band in images of "
                               f"{context.shape[1]} x {context.shape[2]}; lower it")
-        low = idct(dct(deviation.reshape(-1, *context.shape)) * mask).flatten(1)
-        return low, deviation - low
+        return mask
+
+    def _measure(self, references: References, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the low bands' inner products (N, N) and both bands' lengths (2, N)."""
+        norms = torch.empty(2, references.count, dtype=torch.float64)
+        kept = []
+        for places, rows in references.blocks():
+            waves = dct((rows - references.mean).reshape(-1, *references.shape))
+            for norm, band in zip(norms, (mask, ~mask), strict=True):
+                norm[places] = waves[..., band].flatten(1).norm(dim=1)
+            if self.match == "low":
+                kept.append(waves[..., mask].flatten(1))
+        low = torch.cat(kept) if kept else norms.new_empty(references.count, 0)
+        return low @ low.T, norms
+
+
+def _low(x: Tensor, mask: Tensor) -> Tensor:
+    """Return the low bands of deviations (n, d), whose channels all have one mask."""
+    return idct(dct(x.reshape(len(x), -1, *mask.shape)) * mask).flatten(1)
 
 
 def _rescale(x: Tensor, lengths: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from unseen_core.errors import UnseenError
 from unseen_core.rng import Streams
 from unseen_core.starts.parents import check_eta
 from unseen_core.starts.protocol import StartContext, StartStates
@@ -36,7 +37,13 @@ class Reconstruction:
         check_eta(self.eta)
 
     def draw(self, context: StartContext, streams: Streams) -> StartStates:
-        """Return the first ``len(streams)`` references, starting again when they run out."""
-        rows = torch.arange(len(streams)) % len(context.references)
-        states = StartStates.untested(context.references[rows], context.level, rows[:, None])
+        """Return the reference that each stream's id numbers, starting again when they run out.
+
+        Raises:
+            UnseenError: If an id is no number.
+        """
+        if not all(name.isdecimal() for name in streams.ids):
+            raise UnseenError("reconstruction: sample ids must be numbers, those of references")
+        rows = torch.tensor([int(name) for name in streams.ids]) % context.references.count
+        states = StartStates.untested(context.references.rows(rows), context.level, rows[:, None])
         return replace(states, eta=self.eta)

@@ -77,14 +77,15 @@ class Geometric:
         span = context.span(None if blend else self.proposal)
         inner = context.within(span, self.window)
         lengths = shell_lengths(span.references)
-        family = Parents.among(inner.judge.references, self.parents, self.near if blend else 0)
+        family = Parents.among(context.references.gram, self.parents, self.near if blend else 0)
 
         def propose(active: Streams) -> tuple[Tensor, Tensor]:
             judge = inner.judge
             if blend:
                 made_of = family.draw(active)
                 weights = dirichlet(active, self.parents, self.alpha)
-                deviation = judge.references[made_of] - judge.mean  # (n, p, r + 1)
+                parents = span.references.rows(made_of.flatten())
+                deviation = parents.reshape(*made_of.shape, -1) - judge.mean  # (n, p, r + 1)
                 offset = (weights[:, :, None] * deviation).sum(1)
             else:
                 made_of = torch.empty((len(active), 0), dtype=torch.int64)

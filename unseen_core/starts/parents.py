@@ -41,11 +41,11 @@ class Parents:
     neighbours: Tensor | None
 
     @classmethod
-    def among(cls, references: Tensor, count: int, near: int) -> "Parents":
+    def among(cls, gram: Tensor, count: int, near: int) -> "Parents":
         """Look up neighbours once, whatever number of rows will be drawn.
 
         Args:
-            references: What nearness is measured on, float64 (N, d).
+            gram: Inner products of what nearness is measured on, float64 (N, N).
             count: Parents per row, >= 1.
             near: Nearest neighbours of the first parent that the others are drawn from; 0 draws
                 all from all.
@@ -53,12 +53,13 @@ class Parents:
         Raises:
             UnseenError: If there are fewer references than neighbours asked for.
         """
-        total = len(references)
+        total = len(gram)
         if near == 0 or count == 1:
             return cls(total, count, None)
         if near > total - 1:
             raise UnseenError(f"near {near} needs more than {total} fit images; lower it")
-        distance = torch.cdist(references, references).fill_diagonal_(-1)
+        squares = gram.diagonal()
+        distance = (squares + squares[:, None] - 2 * gram).fill_diagonal_(-torch.inf)
         return cls(total, count, distance.argsort(1)[:, 1 : near + 1])
 
     def draw(self, streams: Streams) -> Tensor:
@@ -119,7 +120,7 @@ def keep_inside(
         UnseenError: If some start state finds no candidate; the statistic that fails most often
             is named.
     """
-    n, total = len(streams), len(context.references)
+    n, total = len(streams), context.references.count
     x = torch.empty(n, *context.shape, dtype=torch.float64)
     made_of = torch.empty(n, parents, dtype=torch.int64)
     passed = misses = torch.zeros(len(STATISTICS), dtype=torch.float64)

@@ -8,9 +8,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from unseen_core.blends import Law
 from unseen_core.errors import UnseenError
-from unseen_core.gaussian import Gaussian
 from unseen_core.geometry import Envelope, Judge
+from unseen_core.references import References
 from unseen_core.rng import Streams
 from unseen_core.schedule import Schedule
 from unseen_core.span import Span, Whole, coordinates_of
@@ -32,16 +33,16 @@ class StartContext:
     Attributes:
         schedule: The network's noise schedule.
         level: Level of the start states.
-        references: Fit images carried to ``level``, (N, c, h, w).
-        priors: Gaussians fitted to the references, by kind.
+        references: Fit images carried to ``level``, N states (c, h, w).
+        priors: Laws fitted to the references, by kind.
         envelope: Bounds of the references' geometry.
         neighbours: References per geometric test (K).
     """
 
     schedule: Schedule
     level: Level
-    references: Tensor
-    priors: Mapping[str, Gaussian]
+    references: References
+    priors: Mapping[str, Law]
     envelope: Envelope
     neighbours: int = 10
 
@@ -53,9 +54,9 @@ class StartContext:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape (c, h, w) of a state."""
-        return tuple(self.references.shape[1:])
+        return self.references.shape
 
-    def prior(self, kind: str) -> Gaussian:
+    def prior(self, kind: str) -> Law:
         """Return the fitted prior of a kind.
 
         Raises:
@@ -74,7 +75,7 @@ class StartContext:
         """
         if kind not in self._spans:
             prior = None if kind is None else self.prior(kind)
-            self._spans[kind] = coordinates_of(self.judge.references, prior)
+            self._spans[kind] = coordinates_of(self.references, prior)
         return self._spans[kind]
 
     def within(self, span: Span | Whole, window: str = "envelope") -> "StartContext":

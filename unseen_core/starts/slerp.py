@@ -79,11 +79,12 @@ class Slerp:
         references = span.references
 
         def propose(active: Streams) -> tuple[Tensor, Tensor]:
-            made_of = active.choose(len(references), 2)
+            made_of = active.choose(references.count, 2)
             place = (active.uniform(16)[:, 0] * self.points).floor() + 1
-            end = references[made_of[:, 1]] if pair else span.draw(active)
+            end = references.rows(made_of[:, 1]) if pair else span.draw(active)
+            first = references.rows(made_of[:, 0]).flatten(1).double()
             # Only the partner has a part outside the span, so the circle is exact there.
-            states = slerp(references[made_of[:, 0]], end, place / (self.points + 1))
+            states = slerp(first, end, place / (self.points + 1))
             return states, made_of if pair else made_of[:, :1]
 
         if self.window == "none":

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from unseen_core.blends import fit_law
 from unseen_core.gaussian import Gaussian
 from unseen_core.geometry import Envelope, Judge
 from unseen_core.oracle import GaussianEps
+from unseen_core.references import References
 from unseen_core.rng import Streams
 from unseen_core.schedule import Schedule
 from unseen_core.starts import StartContext
@@ -27,12 +29,22 @@ class World:
     images: Tensor  # float64 (N, 3, 2, 2)
     grid: tuple[int, ...]
     model: GaussianEps
+    latents: Tensor
     context: StartContext
     pixels: StartContext
 
     def denoised(self, x: Tensor) -> Tensor:
         """Clean images (n, D) of start states."""
         return denoise(self.model, x.double(), self.grid).flatten(1)
+
+    @property
+    def flat(self) -> Tensor:
+        """The latents in rows, float64 (N, D)."""
+        return self.latents.flatten(1)
+
+    def fitted(self, kind: str) -> Gaussian:
+        """The dense law of the latents."""
+        return Gaussian.fit(self.flat, kind=kind)
 
     def streams(self, n: int) -> Streams:
         """Streams of n samples."""
@@ -47,10 +59,10 @@ def law(seed: int, mean: float, rank: int, remainder: float) -> Gaussian:
 
 def context(schedule: Schedule, level: int, references: Tensor) -> StartContext:
     """What ``fit`` hands to samplers."""
-    flat = references.flatten(1)
-    priors = {kind: Gaussian.fit(flat, kind=kind) for kind in ("isotropic", "empirical")}
-    order = Streams(0, "order", [str(i) for i in range(len(flat))]).choose(len(flat), len(flat))
-    return StartContext(schedule, level, references, priors,
+    n, states = len(references), References.of(references)
+    priors = {kind: fit_law(states, kind=kind) for kind in ("isotropic", "empirical")}
+    order = Streams(0, "order", [str(i) for i in range(n)]).choose(n, n)
+    return StartContext(schedule, level, states, priors,
                         Envelope.calibrate(Judge.of(references), order, coverage=0.95))
 
 
@@ -62,5 +74,5 @@ def world() -> World:
     model, grid = GaussianEps(schedule, SHAPE, source), schedule.grid(60, LEVEL)
     images = target.sample(Streams(2, "images", [str(i) for i in range(N)])).reshape(N, *SHAPE)
     latents = invert(model, images, grid)
-    return World(source, target, images, grid, model, context(schedule, LEVEL, latents),
+    return World(source, target, images, grid, model, latents, context(schedule, LEVEL, latents),
                  context(schedule, 0, images))

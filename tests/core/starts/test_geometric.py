@@ -47,15 +47,15 @@ def test_accepted_states_lie_in_the_envelope(world) -> None:
 def test_kept_states_are_the_first_that_pass(world) -> None:
     """A loop over single candidates in full dimension, on the same numbers."""
     context, sampler = world.context, Geometric(shell=False)
-    n, total = 60, len(context.references)
+    n, total, references = 60, context.references.count, world.flat
     starts = sampler.draw(context, world.streams(n))
     kept, proposed, passed = [], 0, torch.zeros(len(STATISTICS)).double()
     for i in range(n):
         stream, inside = world.streams(n)[[i]], torch.zeros(1, dtype=torch.bool)
         while not inside.all():
-            rows = Parents.among(context.judge.references, 2, 0).draw(stream)
+            rows = Parents.among(references @ references.T, 2, 0).draw(stream)
             weights = dirichlet(stream, 2, 1.0)
-            x = (weights[:, :, None] * context.judge.references[rows]).sum(1)
+            x = (weights[:, :, None] * references[rows]).sum(1)
             order = stream.choose(total, total)
             inside = context.envelope.inside(context.judge.statistics(x, order, rows))
             passed, proposed = passed + inside[0], proposed + 1
@@ -67,7 +67,7 @@ def test_kept_states_are_the_first_that_pass(world) -> None:
 
 
 def test_lengths_on_the_shell_are_the_references_own(world) -> None:
-    lengths = shell_lengths(world.context.references)
+    lengths = shell_lengths(world.flat)
     for proposal in ("blend", "empirical"):
         starts = Geometric(proposal, tested=False).draw(world.context, world.streams(300))
         found = deviations(world.context, starts).norm(dim=1)
@@ -83,7 +83,7 @@ def test_lengths_on_the_shell_are_the_references_own(world) -> None:
 def test_one_parent_gives_its_direction(world) -> None:
     starts = Geometric(parents=1, tested=False).draw(world.context, world.streams(60))
     judge = world.context.judge
-    wanted = judge.references[starts.parents[:, 0]] - judge.mean
+    wanted = world.flat[starts.parents[:, 0]] - judge.mean
     cosine = torch.cosine_similarity(deviations(world.context, starts), wanted)
     assert (cosine > 1 - 1e-9).all()
 
@@ -95,7 +95,7 @@ def test_parents_are_distinct_and_near_ones_true_neighbours(world, near: int, pa
     rows = starts.parents
     assert rows.shape == (300, parents) and all(len({*r}) == parents for r in rows.tolist())
     assert rows[:, 0].unique().numel() > 150
-    references = world.context.references.flatten(1)
+    references = world.flat
     ranks = []
     for first, *others in rows.tolist():
         order = (references - references[first]).norm(dim=1).argsort().tolist()
@@ -113,7 +113,7 @@ def test_blend_weights_are_dirichlet(world, alpha: float, parents: int) -> None:
     n, context = 2000, world.context
     sampler = Geometric(parents=parents, alpha=alpha, shell=False, tested=False)
     starts = sampler.draw(context, world.streams(n))
-    basis = (context.judge.references - context.judge.mean)[starts.parents]  # (n, p, d)
+    basis = (world.flat - context.judge.mean)[starts.parents]  # (n, p, d)
     target = deviations(context, starts)[..., None]
     weights = torch.linalg.lstsq(basis.transpose(1, 2), target).solution[..., 0]
     torch.testing.assert_close(weights.sum(1), torch.ones(n).double(), rtol=0, atol=1e-4)

@@ -79,7 +79,7 @@ def prior_row(world) -> None:
     images = world.denoised(Prior("empirical").draw(world.context, world.streams(SAMPLES)).x)
     share = 1 / SAMPLES + 1 / len(world.images)
     assert_law(images, world.target.mean, dense(world.target), share=share)
-    isotropic = world.context.prior("isotropic")
+    isotropic = world.fitted("isotropic")
     images = world.denoised(Prior("isotropic").draw(world.context, world.streams(SAMPLES)).x)
     assert_law(images, *through(world, isotropic.mean, dense(isotropic)), share=1 / SAMPLES)
     with pytest.raises(AssertionError):
@@ -99,9 +99,9 @@ def geometric_row(world) -> None:
     starts = Geometric().draw(world.context, world.streams(SAMPLES))
     x, judge = starts.x.flatten(1).double(), world.context.judge
     share = 1 / SAMPLES + 1 / len(world.images)
-    spread = judge.references.var(0)
+    spread = world.flat.var(0)
     assert ((x.mean(0) - judge.mean).abs() < 5 * (spread * share).sqrt()).all()
-    radii = judge.references.norm(dim=1)
+    radii = world.flat.norm(dim=1)
     assert abs(x.norm(dim=1).mean() - radii.mean()) < 5 * radii.std() * share**0.5
     error = (dense(world.target).diagonal() * share).sqrt()
     assert ((world.denoised(starts.x).mean(0) - world.target.mean).abs() < 5 * error).all()
@@ -112,7 +112,7 @@ def bands_row(world) -> None:
     starts = Bands(cut=1.0, near=0, shell="none").draw(world.context, world.streams(SAMPLES))
     x, judge = starts.x.flatten(1).double(), world.context.judge
     share = 1 / SAMPLES + 1 / len(world.images)
-    assert ((x.mean(0) - judge.mean).abs() < 5 * (judge.references.var(0) * share).sqrt()).all()
+    assert ((x.mean(0) - judge.mean).abs() < 5 * (world.flat.var(0) * share).sqrt()).all()
     error = (dense(world.target).diagonal() * share).sqrt()
     assert ((world.denoised(starts.x).mean(0) - world.target.mean).abs() < 5 * error).all()
 
@@ -135,7 +135,7 @@ def test_every_sampler_has_its_law(world, name: str) -> None:
 @pytest.mark.parametrize("kind", ["isotropic", "empirical"])
 def test_prior_draws_the_fitted_law(world, kind: str) -> None:
     starts = Prior(kind).draw(world.context, world.streams(SAMPLES))
-    fitted = world.context.prior(kind)
+    fitted = world.fitted(kind)
     assert_law(starts.x.flatten(1).double(), fitted.mean, dense(fitted), share=1 / SAMPLES)
     assert starts.x.dtype == torch.float32 and starts.parents.shape == (SAMPLES, 0)
     assert starts.acceptance == 1 and starts.level == 500 and not starts.passed
@@ -152,14 +152,14 @@ def test_pixel_space_is_left_alone_by_denoising(world) -> None:
 def test_reconstruction_starts_again_when_references_run_out(world) -> None:
     starts = Reconstruction().draw(world.context, world.streams(402))
     assert starts.parents[[0, 399, 400, 401], 0].tolist() == [0, 399, 0, 1]
-    assert torch.equal(starts.x[400], world.context.references[0].float())
+    assert torch.equal(starts.x[400], world.latents[0].float())
 
 
 @pytest.mark.parametrize("partner", ["reference", "empirical"])
 def test_slerp_draws_points_of_its_own_paths(world, partner: str) -> None:
     points, n = 4, 200
     starts = Slerp(partner=partner, points=points).draw(world.context, world.streams(n))
-    flat, again = world.context.references.flatten(1), world.streams(n)
+    flat, again = world.flat, world.streams(n)
     chosen = again.choose(len(flat), 2)
     if partner == "reference":
         ends = flat[chosen[:, 1]]
@@ -193,7 +193,7 @@ def test_slerp_keeps_points_inside_a_window(world) -> None:
 @pytest.mark.parametrize("kind", ["isotropic", "empirical"])
 def test_truncated_draws_keep_the_fitted_law(world, kind: str) -> None:
     starts = Prior(kind, truncate=1.0).draw(world.context, world.streams(SAMPLES))
-    fitted, x = world.context.prior(kind), starts.x.flatten(1).double()
+    fitted, x = world.fitted(kind), starts.x.flatten(1).double()
     assert_law(x, fitted.mean, dense(fitted), share=1 / SAMPLES)
     if kind == "isotropic":
         bound = fitted.diagonal.sqrt() / truncated_variance(1.0) ** 0.5
