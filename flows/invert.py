@@ -3,6 +3,7 @@
 import pandas as pd
 import torch
 
+from flows.batch import settle_batch
 from flows.cores import share_cores
 from flows.frozen import load_frozen
 from flows.params import Params, load_params
@@ -10,6 +11,7 @@ from flows.paths import PATHS
 from flows.resume import scratch
 from flows.run import Run
 from flows.stage import stage
+from unseen_core.batch import naming_memory
 from unseen_core.denoiser import UNetEps
 from unseen_core.device import pick_device
 from unseen_core.images import to_float
@@ -45,9 +47,10 @@ def invert(run: Run, *, model: str, domain: str | None = None) -> dict[str, obje
     images, frame = read_pictures(pictures)
     network, weights = load_frozen(model, device=device, precision=params.invert.precision)
     grid = grid_of(network, params)
+    batch = settle_batch(params.invert.batch, network, weights)
     size, levels = params.invert.part_size, sorted(params.levels)
     parts = range(-(-len(images) // size))
-    settings = {"invert": params.invert.model_dump(), "grid": list(grid),
+    settings = {"invert": {**params.invert.model_dump(), "batch": batch}, "grid": list(grid),
                 "method": params.solver.method}
     work, mark = scratch("invert", [pictures, *PATHS.network(model)], settings, device)
 
@@ -61,9 +64,10 @@ def invert(run: Run, *, model: str, domain: str | None = None) -> dict[str, obje
                 kept[level].append(states.cpu())
 
         rows = to_float(images[part * size : (part + 1) * size])
-        for batch in rows.split(params.invert.batch):
-            carry_up(network, batch.to(device), grid, method=params.solver.method,
-                     observe=observe)
+        with naming_memory("invert.batch", batch):
+            for x in rows.split(batch):
+                carry_up(network, x.to(device), grid, method=params.solver.method,
+                         observe=observe)
         for level, states in kept.items():
             whole = torch.cat(states)
             work.add(part_name(level, part), lambda path, x=whole: save_part(
@@ -81,7 +85,7 @@ def invert(run: Run, *, model: str, domain: str | None = None) -> dict[str, obje
                                    rows, mark)
         work.publish(out, [*names, "index.parquet"],
                      {**manifest, "grid": list(grid), "method": params.solver.method,
-                      "weights": weights})
+                      "batch": batch, "weights": weights})
     return {"images": len(images), "levels": levels, "calls": len(grid) - 1}
 
 
