@@ -1,103 +1,115 @@
-"""One invocation of the whole pipeline: parent run, ``dvc repro``, mirror."""
+"""One invocation of the whole pipeline: parent run, ``dvc repro`` or an experiment, mirror."""
 
+import fcntl
 import os
 import re
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import product
 from pathlib import Path
 
-from ruamel.yaml import YAML, YAMLError
-
 from flows import tracking
-from flows.provenance import read_cells, read_latents, store_label
-from flows.run import LOG
+from flows.experiments import name_experiment, run_experiment
+from flows.overrides import combine, overlay, read_parameters
+from flows.provenance import invocation_cells, store_label
+from flows.repro import Outcome, Say, environment, run_dvc, stopped_by_sigterm
+from flows.stage import prefect_answers
 from unseen_core.errors import UnseenError
 
-__all__ = ["overlay", "run_pipeline", "serve_schedule"]
-
-Say = Callable[[str], None]
-
-LOCKED = ("Unable to acquire lock", "is busy, it is being blocked by")
-LOCK_ATTEMPTS = 3
-LOCK_DELAY = 10.0
-"""Seconds between attempts while another DVC process holds the repository."""
+__all__ = ["Invocation", "only_run", "run_pipeline", "serve_schedule"]
 
 TARGET = re.compile(r"[a-z0-9][a-z0-9_-]*(@[a-z0-9][a-z0-9_-]*)?")
+LAST = ("evaluate", "select", "analyze")
+"""The stages of a model and domain that no other stage of theirs needs."""
 
 
-@dataclass
-class _Outcome:
-    """What a ``dvc repro`` did: exit code, seconds by stage that ran, whether it was locked out."""
+@dataclass(frozen=True)
+class Invocation:
+    """What one run of the pipeline did.
 
-    code: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-    locked: bool = False
+    Attributes:
+        seconds: By stage that ran; a stage that was up to date is not there.
+        parent: The parent run in MLflow, if there is one.
+        experiment: The DVC experiment that holds the results; None: the workspace does.
+    """
+
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    parent: str | None = None
+    experiment: str | None = None
 
 
 def run_pipeline(
     *,
     root: Path | None = None,
-    params: Path | None = None,
+    params: Sequence[Path] = (),
+    overrides: Mapping[str, object] | None = None,
+    domains: Sequence[str] = (),
     targets: Sequence[str] = (),
     say: Say = print,
-) -> None:
+) -> Invocation:
     """Bring the pipeline up to date, mirror it to MLflow, and tell where to look.
 
     Args:
         root: The repository's root; the working directory by default.
-        params: A YAML file laid over ``params.yaml``, which it changes; see `overlay`.
+        params: YAML files laid over ``params.yaml``, which they change, in order; see `overlay`.
+        overrides: Laid over the parameters as `overlay` does, but in a copy of the workspace: the
+            run becomes a DVC experiment and ``params.yaml`` stays as it is.
+        domains: Only these; one that ``pipeline.domains`` does not list makes an experiment.
         targets: Stages to bring up to date, such as ``evaluate@faces``; all by default.
         say: Receives each line of output.
 
+    Returns:
+        What ran, and where its results are.
+
     Raises:
-        UnseenError: If a target is no stage name, a file is unreadable, another DVC process keeps
-            the repository locked, or a stage failed (its own message stands above).
+        UnseenError: If a target is no stage name, a file is unreadable, another run of the
+            pipeline or another DVC process keeps the repository, or a stage failed (its own
+            message stands above).
     """
     root = (root or Path.cwd()).resolve()
     for target in targets:
         if not TARGET.fullmatch(target):
             raise UnseenError(f"target {target!r} is no stage name; try one such as invert@faces")
-    if params is not None:
-        overlay(root / "params.yaml", params)
-    parent = tracking.open_parent(_load(root / "params.yaml"), root=root)
-    before, start = _stamps(root), time.monotonic()
-    status = "FAILED"
-    outcome = _Outcome()
-    try:
-        outcome = _repro(root, targets, parent, say)
-        status = "FAILED" if outcome.code else "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        _record(root, parent, before, status, outcome, time.monotonic() - start)
-    if outcome.locked:
-        raise UnseenError("another DVC process works in this repository; wait until it has ended")
-    if outcome.code:
-        stage = next(reversed(outcome.seconds), "")
-        where = f" at stage {stage}" if stage else ""
-        raise UnseenError(f"the pipeline stopped{where}; the reason stands above")
-    for line in _places(root):
-        say(line)
+    with only_run(root), stopped_by_sigterm():
+        for extra in params:
+            overlay(root / "params.yaml", extra)
+        changes, targets = _narrow(root, overrides or {}, domains, targets)
+        variables = environment()
+        if not prefect_answers():
+            variables.pop("PREFECT_API_URL", None)
+        if not changes:
+            return _in_workspace(root, targets, variables, say)
+        name = name_experiment("run")
+        outcome = run_experiment(name, changes, targets, root=root, variables=variables, say=say)
+        outcome.check()
+        say(f"\nexperiment  {name}  (`dvc exp show`; `dvc exp apply {name}` takes it over)")
+        return Invocation(outcome.seconds, experiment=name)
 
 
-def overlay(base: Path, extra: Path) -> None:
-    """Lay the keys of ``extra`` over the YAML file ``base``, keeping its comments.
-
-    Mappings are merged, other values replaced, and a null takes the key away, so that
-    ``domains: {faces: null}`` drops a domain.
+@contextmanager
+def only_run(root: Path) -> Iterator[None]:
+    """Keep other runs of the pipeline out of the repository for the duration.
 
     Raises:
-        UnseenError: If a file is missing, no YAML, or no mapping at the top.
+        UnseenError: If one is under way, in this process or another.
     """
-    parser = YAML()
-    content = _load(base, parser)
-    _merge(content, _load(extra))
-    with base.open("w", encoding="utf-8") as stream:
-        parser.dump(content, stream)
+    file = root / ".work/pipeline.lock"
+    file.parent.mkdir(exist_ok=True)
+    with file.open("a+", encoding="utf-8") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.seek(0)
+            raise UnseenError(f"another run of the pipeline ({handle.read().strip()}) works in "
+                              f"{root}; wait until it has ended, or stop it") from None
+        # A lock goes with its process, however that ends, so the file may stay.
+        handle.truncate(0)
+        handle.write(f"process {os.getpid()}, since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
+        handle.flush()
+        yield
 
 
 def serve_schedule(*, cron: str, name: str = "nightly") -> None:
@@ -118,61 +130,48 @@ def serve_schedule(*, cron: str, name: str = "nightly") -> None:
     serve(cron=cron, name=name)
 
 
-def _repro(root: Path, targets: Sequence[str], parent: str | None, say: Say) -> _Outcome:
-    """Run ``dvc repro``, again while another DVC process holds the lock."""
-    command = [sys.executable, "-m", "dvc", "repro", *targets]
-    environment = _environment(parent)
-    for attempt in range(1, LOCK_ATTEMPTS + 1):
-        outcome = _stream(command, root, environment, say)
-        if not outcome.locked or attempt == LOCK_ATTEMPTS:
-            break
-        LOG.warning("another DVC process holds the lock; trying again in %g s", LOCK_DELAY)
-        time.sleep(LOCK_DELAY)
-    return outcome
+def _narrow(
+    root: Path, overrides: Mapping[str, object], domains: Sequence[str], targets: Sequence[str]
+) -> tuple[Mapping[str, object], Sequence[str]]:
+    """Return what the choice of domains makes of overrides and targets."""
+    if not domains:
+        return overrides, targets
+    if targets:
+        raise UnseenError("domains and targets were both given; name the stages of the domains")
+    parameters = read_parameters(root / "params.yaml")
+    known, pipeline = parameters.get("domains"), parameters.get("pipeline")
+    for domain in domains:
+        if not isinstance(known, Mapping) or domain not in known:
+            raise UnseenError(f"params.yaml: domains.{domain} is not defined")
+    chosen = dict(pipeline) if isinstance(pipeline, Mapping) else {}
+    if overrides or not set(domains) <= set(chosen["domains"]):
+        return combine(overrides, {"pipeline": {"domains": list(domains)}}), ()
+    return {}, [f"{stage}@{model}-{domain}" for domain in domains for model in chosen["models"]
+                for stage in LAST]
 
 
-def _stream(
-    command: Sequence[str], root: Path, environment: Mapping[str, str], say: Say
-) -> _Outcome:
-    """Run a command, pass its lines on as they come, and read from them what happened."""
-    outcome = _Outcome()
-    stage, since, locked = "", time.monotonic(), False
-    with subprocess.Popen(
-        command,
-        cwd=root,
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
-        for line in process.stdout or ():
-            say(line.rstrip("\n"))
-            locked = locked or any(sign in line for sign in LOCKED)
-            if started := re.match(r"Running stage '([^']+)'", line):
-                now = time.monotonic()
-                if stage:
-                    outcome.seconds[stage] = now - since
-                stage, since = started[1], now
-                outcome.seconds[stage] = 0.0
-    if stage:
-        outcome.seconds[stage] = time.monotonic() - since
-    outcome.code = process.returncode
-    outcome.locked = bool(process.returncode) and locked
-    return outcome
-
-
-def _environment(parent: str | None) -> dict[str, str]:
-    """Return the environment of ``dvc repro``: this one, this interpreter first, the parent's id.
-
-    An empty id tells the stages that tracking is in hands, or given up, here.
-    """
-    # A scheduled flow run's own marks would make a stage believe that it is that run.
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT__")}
-    tools = str(Path(sys.executable).parent)
-    path = os.pathsep.join([tools, kept.get("PATH", os.defpath)])
-    return kept | {"PATH": path, "PYTHONUNBUFFERED": "1", "UNSEEN_PARENT_RUN": parent or ""}
+def _in_workspace(
+    root: Path, targets: Sequence[str], variables: Mapping[str, str], say: Say
+) -> Invocation:
+    """Run ``dvc repro`` and mirror what it leaves."""
+    parent = tracking.open_parent(read_parameters(root / "params.yaml"), root=root)
+    before, start = _stamps(root), time.monotonic()
+    status = "KILLED"
+    outcome = Outcome()
+    try:
+        # An empty id tells the stages that tracking is in hands, or given up, here.
+        known = {**variables, "UNSEEN_PARENT_RUN": parent or ""}
+        outcome = run_dvc(["repro", *targets], root, known, say)
+        status = "FAILED" if outcome.code else "FINISHED"
+    except Exception:
+        status = "FAILED"
+        raise
+    finally:
+        _record(root, parent, before, status, outcome, time.monotonic() - start)
+    outcome.check()
+    for line in _places(root):
+        say(line)
+    return Invocation(outcome.seconds, parent)
 
 
 def _record(
@@ -180,14 +179,15 @@ def _record(
     parent: str | None,
     before: Mapping[tuple[str, str, str], int],
     status: str,
-    outcome: _Outcome,
+    outcome: Outcome,
     seconds: float,
 ) -> None:
     """Mirror the metrics files to MLflow, those left alone by this invocation as cached."""
     if parent is None:
         return
     fresh = {key[:2] for key, stamp in _stamps(root).items() if before.get(key) != stamp}
-    cells = [*read_cells(root / "data/metrics"), *read_latents(root / "data/analysis")]
+    pipeline = read_parameters(root / "params.yaml")["pipeline"]
+    cells = invocation_cells(root, [*product(pipeline["models"], pipeline["domains"])])
     tracking.mirror(parent, cells, root=root, fresh=fresh)
     timings = {f"seconds/{name.replace('@', '/')}": took for name, took in outcome.seconds.items()}
     report = root / "data/report"
@@ -209,33 +209,9 @@ def _stamps(root: Path) -> dict[tuple[str, str, str], int]:
             for path in data.glob(pattern)}
 
 
-def _places(root: Path) -> Iterable[str]:
+def _places(root: Path) -> Iterator[str]:
     """Yield the lines that tell where the results are."""
     yield ""
     yield f"pictures  {root / 'data/generated'}  (contact sheets, *.png)"
     yield f"table     {root / 'data/report/compare.csv'}"
     yield f"MLflow    {store_label(root)}  (open it with `make serve`)"
-
-
-def _load(path: Path, parser: YAML | None = None) -> dict[str, object]:
-    """Return the mapping in a YAML file, read as DVC reads it."""
-    try:
-        content = (parser or YAML(typ="safe")).load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UnseenError(f"{path}: cannot be read as YAML ({reason})") from error
-    if not isinstance(content, dict):
-        raise UnseenError(f"{path}: holds no parameters; write `key: value` lines as params.yaml")
-    return content
-
-
-def _merge(base: dict[str, object], extra: Mapping[str, object]) -> None:
-    """Lay ``extra`` over ``base`` in place."""
-    for key, value in extra.items():
-        below = base.get(key)
-        if value is None:
-            base.pop(key, None)
-        elif isinstance(value, Mapping) and isinstance(below, dict):
-            _merge(below, value)
-        else:
-            base[key] = value

@@ -5,8 +5,9 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from threading import Semaphore
+from dataclasses import dataclass, field
+from itertools import count
+from threading import Event, Semaphore
 from typing import TypeVar
 
 from prefect import flow, get_client, tags, task
@@ -17,14 +18,21 @@ from prefect.artifacts import (
 )
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.events.clients import NullEventsClient, PrefectEventsClient
+from prefect.events.worker import EventsWorker
+from prefect.exceptions import CancelledRun
+from prefect.futures import PrefectFuture
+from prefect.logging.handlers import APILogHandler
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task
 
-from flows.run import LOG, RETRIES, RETRY_DELAY
-from flows.stage import StageFunction
+from flows.run import LOG, RETRIES, RETRY_DELAY, DirectRun
+from flows.spread import Place, dask_runner, do_part, is_spread
+from flows.stage import UNRECORDED, StageFunction
 from unseen_core.errors import UnseenError
 
-__all__ = ["PrefectRun", "one_line_mistakes", "require_server", "run_recorded"]
+__all__ = ["PrefectRun", "artifact_key", "one_line_mistakes", "optional_record",
+           "require_server", "run_recorded"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -37,6 +45,15 @@ class PrefectRun:
     label: str = "stage"
     retries: int = RETRIES
     delay: float = RETRY_DELAY
+    away: Event = field(default_factory=Event)
+    """Set once the server has stopped answering; nothing more is sent to it then."""
+    place: Place | None = None
+    """Where workers of a cluster find the parts; None: parts are done in this process."""
+    calls: "count[int]" = field(default_factory=count)
+
+    def __reduce__(self) -> tuple[type["PrefectRun"], tuple[str]]:
+        """Travel as the label alone: Prefect sends a worker the flow, which it has no use for."""
+        return PrefectRun, (self.label,)
 
     @property
     def log(self) -> logging.Logger:
@@ -50,12 +67,24 @@ class PrefectRun:
         """Submit each item as a task; see `flows.run.Run.map`.
 
         Anything but an `UnseenError` is tried again. No result is stored or cached: files are
-        DVC's, and hashing large tensors takes seconds.
+        DVC's, and hashing large tensors takes seconds. A part whose task is lost because the
+        server has gone is done here, without a record.
         """
+        call = next(self.calls)
+        if self.away.is_set():
+            return DirectRun(self.retries, self.delay).map(fn, items, name=name, workers=workers)
         free = Semaphore(workers)  # the task runner has a thread for every core
 
         # The item reaches the task by its index: Prefect would take arguments apart and copy them.
-        @task(
+        def here(part: str, index: int) -> R:
+            with free:
+                return fn(items[index])
+
+        def elsewhere(part: str, index: int, place: Place | None = self.place) -> None:
+            do_part(place, call, index)
+
+        run_part = task(
+            here if self.place is None else elsewhere,
             name=getattr(fn, "__name__", "part"),
             task_run_name="{part}",
             cache_policy=NO_CACHE,
@@ -64,22 +93,32 @@ class PrefectRun:
             retry_delay_seconds=self.delay,
             retry_condition_fn=_worth_retrying,
         )
-        def run_part(part: str, index: int) -> R:
-            with free:
-                return fn(items[index])
-
-        progress = create_progress_artifact(0.0, key=_key(f"{self.label}-progress"))
+        progress = None
+        with optional_record(self.away):
+            progress = create_progress_artifact(0.0, key=artifact_key(f"{self.label}-progress"))
         futures = [run_part.submit(name(item), index) for index, item in enumerate(items)]
         results: list[R] = []
-        for done, future in enumerate(futures, start=1):
-            results.append(future.result())
-            if done * 20 // len(items) > (done - 1) * 20 // len(items):
-                update_progress_artifact(progress, 100.0 * done / len(items))
+        for done, (future, item) in enumerate(zip(futures, items, strict=True), start=1):
+            results.append(self._result(future, fn, item, name))
+            twentieth = done * 20 // len(items) > (done - 1) * 20 // len(items)
+            if progress is not None and twentieth and not self.away.is_set():
+                with optional_record(self.away):
+                    update_progress_artifact(progress, 100.0 * done / len(items))
         return results
+
+    def _result(
+        self, future: PrefectFuture[R], fn: Callable[[T], R], item: T, name: Callable[[T], str]
+    ) -> R:
+        """Return what a task returned, or do the part where only its record failed."""
+        with optional_record(self.away):
+            return future.result()
+        return DirectRun(self.retries, self.delay).map(fn, [item], name=name)[0]
 
 
 def run_recorded(name: str, fn: StageFunction, targets: Mapping[str, str]) -> dict[str, object]:
     """Run a stage as the flow ``unseen-<stage>`` on the server at ``PREFECT_API_URL``.
+
+    A server that stops answering in between costs the record, not the stage.
 
     Args:
         name: The stage.
@@ -90,28 +129,36 @@ def run_recorded(name: str, fn: StageFunction, targets: Mapping[str, str]) -> di
         What ``fn`` returns, also recorded as a table artifact.
 
     Raises:
-        UnseenError: If the server does not answer, or unchanged from ``fn``.
+        UnseenError: Unchanged from ``fn``, or if ``UNSEEN_TASK_RUNNER`` names no task runner.
     """
-    require_server()
     label = "-".join([name, *targets.values()])
+    spread = is_spread(name)
+    run = PrefectRun(label, place=Place.of(name, targets) if spread else None)
+    if not os.environ.get("PREFECT_API_KEY"):
+        # The default of 10 attempts makes every event that a lost server misses take seconds.
+        EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=2)
+        for noisy in ("prefect._internal.concurrency", "prefect.events.clients"):
+            logging.getLogger(noisy).disabled = True  # they tell of every single event
+    outcomes: list[dict[str, object]] = []
 
     @flow(
         name=f"unseen-{name}",
         flow_run_name=label,
-        task_runner=ThreadPoolTaskRunner(max_workers=os.cpu_count() or 1),
+        task_runner=dask_runner() if spread else ThreadPoolTaskRunner(os.cpu_count() or 1),
         persist_result=False,
         validate_parameters=False,
     )
-    def run_whole_stage(targets: dict[str, str]) -> dict[str, object]:
-        outcome = fn(PrefectRun(label), **targets)
+    def run_whole_stage(targets: dict[str, str]) -> None:
+        outcomes.append(outcome := fn(run, **targets))
         rows = [{"name": key, "value": str(value)} for key, value in outcome.items()]
-        create_table_artifact(rows, key=_key(label), description=f"Outcome of {label}")
-        return outcome
+        with optional_record(run.away):
+            create_table_artifact(rows, key=artifact_key(label), description=f"Outcome of {label}")
 
     invocation = [os.environ.get(key) for key in ("UNSEEN_PARENT_RUN", "DVC_EXP_NAME")]
     marks = [name, *targets.values(), *(mark for mark in invocation if mark)]
-    with tags(*marks), one_line_mistakes():
-        return run_whole_stage(dict(targets))
+    with tags(*marks), one_line_mistakes(), optional_record(run.away):
+        run_whole_stage(dict(targets))
+    return outcomes[0] if outcomes else fn(DirectRun(), **targets)
 
 
 def _worth_retrying(_task: Task[..., object], _run: TaskRun, state: State[object]) -> bool:
@@ -131,7 +178,40 @@ def require_server() -> None:
         )
 
 
-def _key(text: str) -> str:
+@contextmanager
+def optional_record(away: Event) -> Iterator[None]:
+    """Let the block fail where only the record of a run fails, and say so once.
+
+    Args:
+        away: Set from the first such failure on.
+    """
+    try:
+        yield
+    except CancelledRun:
+        raise
+    except Exception as error:
+        # Parts of a stage call neither Prefect nor its client, so these errors are the record's.
+        if type(error).__module__.partition(".")[0] not in ("prefect", "httpx", "websockets"):
+            raise
+        if not away.is_set():
+            _silence()
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            LOG.warning("%s from here on: %s", UNRECORDED, reason)
+        away.set()
+
+
+def _silence() -> None:
+    """Send nothing more to a lost server, and keep Prefect from telling of each item."""
+    EventsWorker.set_client_override(NullEventsClient)
+    for name in ("", LOG.name, *logging.root.manager.loggerDict):
+        logger = logging.getLogger(name)
+        for handler in [one for one in logger.handlers if isinstance(one, APILogHandler)]:
+            logger.removeHandler(handler)
+        if name.partition(".")[0] in ("prefect", "EventsWorker", "APILogWorker"):
+            logger.disabled = True
+
+
+def artifact_key(text: str) -> str:
     """Return ``text`` as an artifact key, which allows lowercase letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 

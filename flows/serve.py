@@ -52,7 +52,7 @@ def serve(
     port = _port("UNSEEN_PREFECT_PORT", prefect_port, 4200)
     servers.append(("Prefect", port, _module("prefect", "server", "start", port=port)))
 
-    with _stopped_by_signals(), _children(servers) as children:
+    with _stopped_by_signals(), _children(servers, port) as children:
         for (name, port, _), child in zip(servers, children, strict=True):
             _await(name, port, child)
             say(f"{name:8} http://{HOST}:{port}")
@@ -96,11 +96,15 @@ def _port(variable: str, given: int | None, default: int) -> int:
 
 
 @contextmanager
-def _children(servers: Sequence[Server]) -> Iterator[list[subprocess.Popen[bytes]]]:
+def _children(
+    servers: Sequence[Server], prefect_port: int
+) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Start the servers, each with its process group, and stop them whatever happens."""
     # MLflow's job runner starts further processes that a viewer has no use for.
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     environment.pop("PREFECT_API_URL", None)
+    # Prefect's pages ask port 4200 unless they are told of another.
+    environment["PREFECT_UI_API_URL"] = f"http://{HOST}:{prefect_port}/api"
     children: list[subprocess.Popen[bytes]] = []
     try:
         for _, _, command in servers:

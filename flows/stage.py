@@ -3,11 +3,22 @@
 import importlib
 import os
 from collections.abc import Callable, Mapping
+from http.client import HTTPException
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
-from flows.run import DirectRun
+from flows.run import LOG, DirectRun
 from unseen_core.errors import UnseenError
 
-__all__ = ["STAGES", "StageFunction", "run_stage", "stage"]
+__all__ = ["STAGES", "UNRECORDED", "StageFunction", "find_stage", "prefect_answers", "run_stage",
+           "stage"]
+
+UNRECORDED = "not recorded in Prefect"
+"""Begins the one line that tells of a server that is away."""
+PATIENCE = 3.0
+"""Seconds that a Prefect server has to answer before a stage begins."""
+_SETTINGS = {"PREFECT_API_REQUEST_TIMEOUT": "10", "PREFECT_CLIENT_MAX_RETRIES": "1",
+             "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false"}
 
 StageFunction = Callable[..., dict[str, object]]
 """``fn(run, *, model="…", domain="…")``; a stage takes the keywords it is split by, or none."""
@@ -27,7 +38,7 @@ def stage(name: str) -> Callable[[StageFunction], StageFunction]:
 
 
 def run_stage(name: str, targets: Mapping[str, str] | None = None) -> dict[str, object]:
-    """Run a stage, recorded when ``PREFECT_API_URL`` is set, otherwise as a plain call.
+    """Run a stage, recorded when a server answers at ``PREFECT_API_URL``, else as a plain call.
 
     Args:
         name: A stage; its module ``flows.<name>`` is imported when it is not registered yet.
@@ -37,21 +48,48 @@ def run_stage(name: str, targets: Mapping[str, str] | None = None) -> dict[str, 
         The small dictionary that the stage returns.
 
     Raises:
-        UnseenError: If the stage is unknown or its input is wrong, or, for a recorded run, if no
-            Prefect server answers.
+        UnseenError: If the stage is unknown or its input is wrong.
     """
-    fn = _find(name)
+    fn = find_stage(name)
     targets = dict(targets or {})
-    if not os.environ.get("PREFECT_API_URL"):
+    if not prefect_answers():
         return fn(DirectRun(), **targets)
+    # A server that stops answering later must not hold the stage up for many minutes.
+    for key, value in _SETTINGS.items():
+        os.environ.setdefault(key, value)
     # Prefect takes seconds to import, so only a recorded run pays for it.
     from flows.recorded import run_recorded
 
     return run_recorded(name, fn, targets)
 
 
-def _find(name: str) -> StageFunction:
-    """Return the function of a stage, importing its module on first use."""
+def prefect_answers() -> bool:
+    """Tell whether a Prefect server answers at ``PREFECT_API_URL``, and warn of one that is away.
+
+    A server that answers with an error of ours, such as a missing password, is there.
+    """
+    address = os.environ.get("PREFECT_API_URL")
+    if not address:
+        return False
+    try:
+        with urlopen(f"{address.rstrip('/')}/health", timeout=PATIENCE):
+            return True
+    except HTTPError as error:
+        reason = f"answers {error.code}"
+        if error.code < 500:
+            return True
+    except (OSError, ValueError, HTTPException):
+        reason = "does not answer"
+    LOG.warning("%s: the server at PREFECT_API_URL=%s %s", UNRECORDED, address, reason)
+    return False
+
+
+def find_stage(name: str) -> StageFunction:
+    """Return the function of a stage, importing its module on first use.
+
+    Raises:
+        UnseenError: If there is no such stage.
+    """
     if name not in STAGES and name.isidentifier():
         try:
             importlib.import_module(f"flows.{name}")

@@ -1,12 +1,15 @@
 """A real Prefect server records real flow runs; without one prefect is not even imported."""
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -75,41 +78,6 @@ def run_script(script, **environment):
 
 
 @pytest.fixture(scope="session")
-def prefect_home(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("prefect"))
-
-
-@pytest.fixture(scope="session")
-def server(prefect_home):
-    """The API address of a Prefect server of its own, stopped at the end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--analytics-off"]
-    child = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--port", port],
-        env=os.environ | {"PREFECT_HOME": prefect_home, "DO_NOT_TRACK": "true"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    api = f"http://127.0.0.1:{port}/api"
-    try:
-        for _ in range(600):
-            assert child.poll() is None, "the Prefect server ended"
-            try:
-                if requests.get(f"{api}/health", timeout=1).ok:
-                    break
-            except requests.RequestException:
-                time.sleep(0.1)
-        else:
-            pytest.fail("the Prefect server did not answer")
-        yield api
-    finally:
-        child.terminate()
-        child.wait(30)
-
-
-@pytest.fixture(scope="session")
 def recorded(server, prefect_home):
     """What the script printed, its standard error, and the API's view of it afterwards."""
     done = run_script(
@@ -121,8 +89,11 @@ def recorded(server, prefect_home):
     )
     assert done.returncode == 0, done.stderr
 
+    mine = {"flow_runs": {"tags": {"all_": ["invocation-1"]}}}  # other tests use the server too
+
     def runs(kind):
-        found = requests.post(f"{server}/{kind}/filter", json={}, timeout=30)
+        chosen = mine if kind.endswith("_runs") else {}
+        found = requests.post(f"{server}/{kind}/filter", json=chosen, timeout=30)
         return found.json()
 
     # Task runs and logs reach the database a moment after the flow has ended.
@@ -178,13 +149,108 @@ def test_artifacts_and_logs_are_recorded(recorded):
     assert any(record["message"] == "inverting digits" for record in view["logs"])
 
 
-def test_a_missing_server_is_one_clear_line(prefect_home):
+def away():
+    """Return an address where nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{probe.getsockname()[1]}/api"
+        return f"http://127.0.0.1:{probe.getsockname()[1]}/api"
+
+
+def test_a_missing_server_costs_the_record_and_one_line(prefect_home):
+    address = away()
     done = run_script(NO_OP, PREFECT_API_URL=address, PREFECT_HOME=prefect_home)
-    last = done.stderr.splitlines()[-1]
-    assert f"UnseenError: no Prefect server answers at PREFECT_API_URL={address}" in last
+    outcome, modules = json.loads(done.stdout)
+    assert outcome == {"values": ["A", "B"], "model": "m"}
+    assert "prefect" not in modules
+    line = f"not recorded in Prefect: the server at PREFECT_API_URL={address} does not answer"
+    assert done.stderr.splitlines() == [line]
+
+
+def test_a_server_that_accepts_but_never_answers_is_given_up_soon(prefect_home):
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        address = f"http://127.0.0.1:{mute.getsockname()[1]}/api"
+        done = run_script(NO_OP, PREFECT_API_URL=address, PREFECT_HOME=prefect_home)
+    assert json.loads(done.stdout)[0]["values"] == ["A", "B"]
+    assert len(done.stderr.splitlines()) == 1
+
+
+LOST = """
+import pathlib, sys, time
+from flows.stage import run_stage, stage
+
+def part(name):
+    if name == "b":
+        pathlib.Path(sys.argv[1]).touch()
+        while pathlib.Path(sys.argv[1]).exists():
+            time.sleep(0.05)
+    return name.upper()
+
+@stage("invert")
+def invert(run, *, model):
+    first = run.map(part, ["a", "b", "c"], name=str)
+    return {"values": first + run.map(part, ["d"], name=str)}
+
+print(run_stage("invert", {"model": "m"}))
+"""
+
+
+def test_a_server_that_is_lost_meanwhile_costs_the_record_and_one_line(
+    server, prefect_home, tmp_path
+):
+    mark = tmp_path / "reached"
+    with Relay(urlsplit(server).port) as relay:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT")}
+        child = subprocess.Popen(
+            [sys.executable, "-c", LOST, str(mark)], cwd=ROOT, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=kept | {"PREFECT_API_URL": f"http://127.0.0.1:{relay.port}/api",
+                        "PREFECT_HOME": prefect_home, "PREFECT_CLIENT_MAX_RETRIES": "0"})
+        until = time.monotonic() + 60
+        while not mark.exists():
+            assert child.poll() is None and time.monotonic() < until
+            time.sleep(0.05)
+    mark.unlink()
+    output, errors = child.communicate(timeout=120)
+    assert child.returncode == 0, errors
+    assert output.splitlines()[-1] == "{'values': ['A', 'B', 'C', 'D']}"
+    assert errors.count("not recorded in Prefect from here on") == 1
+    assert "Traceback" not in errors
+
+
+class Relay:
+    """A port that passes bytes on to another one, until it is left."""
+
+    def __init__(self, target):
+        self._target, self._open = target, []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._target))
+                self._open += [near, far]
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
+
+    def _pass_on(self, source, sink):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        # Closing alone does not wake a thread that waits in accept or recv.
+        for one in [self._listener, *self._open]:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
 
 
 def test_without_an_address_prefect_is_never_imported():

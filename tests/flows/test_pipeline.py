@@ -1,12 +1,17 @@
-"""One invocation: overlay, streamed repro, lock, mirror."""
+"""One invocation: streamed repro, locks, mirror, an end by a signal."""
 
+import os
+import signal
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from flows import pipeline, tracking
-from flows.pipeline import overlay, run_pipeline
+from flows import pipeline, repro, tracking
+from flows.pipeline import only_run, run_pipeline
+from flows.stage import UNRECORDED
 from unseen_core.errors import UnseenError
 
 EVALUATE = """
@@ -20,6 +25,7 @@ path.parent.mkdir(parents=True, exist_ok=True)
 cell = dict(model="m", domain=domain, level=500, sampler="noise", metrics={})
 path.write_text(json.dumps({"cells": [cell]}))
 """
+PARAMETERS = "levels: [500]\npipeline: {models: [m], domains: [faces, digits]}\n"
 STAGES = """
 stages:
   evaluate:
@@ -49,7 +55,7 @@ def test_a_real_repro_is_run_once_and_cached_cells_are_told_apart(tmp_path, mirr
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     dvc = [sys.executable, "-m", "dvc"]
     subprocess.run([*dvc, "init", "-q"], cwd=tmp_path, check=True)
-    (tmp_path / "params.yaml").write_text("levels: [500]\n")
+    (tmp_path / "params.yaml").write_text(PARAMETERS)
     (tmp_path / "dvc.yaml").write_text(STAGES)
     (tmp_path / "evaluate.py").write_text(EVALUATE)
     for domain in ("faces", "digits"):
@@ -76,30 +82,30 @@ def test_a_real_repro_is_run_once_and_cached_cells_are_told_apart(tmp_path, mirr
 
 
 def test_a_lock_is_waited_for(tmp_path, mirrored, monkeypatch):
-    monkeypatch.setattr(pipeline, "LOCK_DELAY", 0.0)
-    (tmp_path / "params.yaml").write_text("levels: [500]\n")
+    monkeypatch.setattr(repro, "LOCK_DELAY", 0.0)
+    (tmp_path / "params.yaml").write_text(PARAMETERS)
     calls = []
 
     def stream(locked_for, failing=False):
         def fake(command, root, environment, say):
             calls.append(command)
             locked = len(calls) <= locked_for
-            return pipeline._Outcome(code=255 if locked or failing else 0, locked=locked)
+            return repro.Outcome(code=255 if locked or failing else 0, locked=locked)
 
         return fake
 
-    monkeypatch.setattr(pipeline, "_stream", stream(locked_for=1))
+    monkeypatch.setattr(repro, "_stream", stream(locked_for=1))
     run_pipeline(root=tmp_path, say=str)
     assert len(calls) == 2
 
     calls.clear()
-    monkeypatch.setattr(pipeline, "_stream", stream(locked_for=99))
+    monkeypatch.setattr(repro, "_stream", stream(locked_for=99))
     with pytest.raises(UnseenError, match="another DVC process"):
         run_pipeline(root=tmp_path, say=str)
-    assert len(calls) == pipeline.LOCK_ATTEMPTS
+    assert len(calls) == repro.LOCK_ATTEMPTS
 
     calls.clear()
-    monkeypatch.setattr(pipeline, "_stream", stream(locked_for=0, failing=True))
+    monkeypatch.setattr(repro, "_stream", stream(locked_for=0, failing=True))
     with pytest.raises(UnseenError, match="stopped"):
         run_pipeline(root=tmp_path, say=str)
     assert len(calls) == 1
@@ -113,7 +119,7 @@ def test_stream_reads_stages_lock_and_code(tmp_path):
     lines = []
     for code, locked in (("0", False), ("255", True)):
         command = [sys.executable, "-c", script, code]
-        outcome = pipeline._stream(command, tmp_path, {}, lines.append)
+        outcome = repro._stream(command, tmp_path, {}, lines.append)
         assert (outcome.code, outcome.locked) == (int(code), locked)
         assert list(outcome.seconds) == ["invert@faces"]
     assert sorted(set(lines)) == [
@@ -128,39 +134,15 @@ def test_a_pipeline_without_store_still_runs(tmp_path, mirrored, monkeypatch):
 
     def fake(command, root, environment, say):
         seen.update(environment)
-        return pipeline._Outcome()
+        return repro.Outcome()
 
-    monkeypatch.setattr(pipeline, "_stream", fake)
+    monkeypatch.setattr(repro, "_stream", fake)
     monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "x")
-    (tmp_path / "params.yaml").write_text("levels: [500]\n")
+    (tmp_path / "params.yaml").write_text(PARAMETERS)
     run_pipeline(root=tmp_path, say=str)
     assert seen["UNSEEN_PARENT_RUN"] == ""
     assert "PREFECT__FLOW_RUN_ID" not in seen
     assert mirrored == {}
-
-
-def test_overlay_merges_keeps_comments_and_drops_nulls(tmp_path):
-    base, extra = tmp_path / "params.yaml", tmp_path / "reduced.yaml"
-    base.write_text("# why\nlevels: [300, 500]\nrate: 1e-4\ndomains:\n  a: {n: 9, m: 1}\n  b: {}\n")
-    extra.write_text("levels: [500]\ndomains:\n  a: {n: 2}\n  b: null\nnew: 1\n")
-    overlay(base, extra)
-    text = base.read_text()
-    assert text.startswith("# why\n")
-    assert "rate: 1e-4" in text
-    expected = {"levels": [500], "rate": 1e-4, "domains": {"a": {"n": 2, "m": 1}}, "new": 1}
-    assert pipeline._load(base) == expected
-
-
-@pytest.mark.parametrize("content", [None, "- 1\n", "a: [\n", "a: 1\na: 2\n"])
-def test_a_bad_parameter_file_is_one_line_that_names_it(tmp_path, content):
-    base, extra = tmp_path / "params.yaml", tmp_path / "extra.yaml"
-    base.write_text("a: 1\n")
-    if content is not None:
-        extra.write_text(content)
-    with pytest.raises(UnseenError, match=r"extra\.yaml") as caught:
-        overlay(base, extra)
-    assert "\n" not in str(caught.value)
-    assert base.read_text() == "a: 1\n"
 
 
 @pytest.mark.parametrize("target", ["--force", "a b", "../x", "", "in;vert"])
@@ -173,3 +155,84 @@ def test_a_schedule_needs_a_server_address(monkeypatch):
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     with pytest.raises(UnseenError, match="PREFECT_API_URL"):
         pipeline.serve_schedule(cron="0 3 * * *")
+
+
+def test_a_second_run_is_refused_and_told_who_works(tmp_path, mirrored, monkeypatch):
+    (tmp_path / "params.yaml").write_text(PARAMETERS)
+    monkeypatch.setattr(repro, "_stream", lambda *_: repro.Outcome())
+    with only_run(tmp_path):
+        with pytest.raises(UnseenError, match=r"another run .* works in .*; wait until") as caught:
+            run_pipeline(root=tmp_path, say=str)
+        assert f"(process {os.getpid()}, since 20" in str(caught.value)
+        assert len(str(caught.value).splitlines()) == 1
+    assert mirrored == {}
+    run_pipeline(root=tmp_path, say=str)
+    assert mirrored["status"] == "FINISHED"
+
+
+def test_domains_become_the_last_stages_or_an_override(tmp_path):
+    (tmp_path / "params.yaml").write_text(
+        "pipeline: {models: [m, n], domains: [a, b]}\ndomains: {a: {}, b: {}, c: {}}\n")
+    assert pipeline._narrow(tmp_path, {}, ["a"], ()) == ({}, [
+        f"{stage}@{model}-a" for model in "mn" for stage in ("evaluate", "select", "analyze")])
+    assert pipeline._narrow(tmp_path, {}, ["a", "c"], ()) == (
+        {"pipeline": {"domains": ["a", "c"]}}, ())
+    assert pipeline._narrow(tmp_path, {"levels": [1]}, ["a"], ()) == (
+        {"levels": [1], "pipeline": {"domains": ["a"]}}, ())
+    assert pipeline._narrow(tmp_path, {}, (), ["fit@m-a"]) == ({}, ["fit@m-a"])
+    with pytest.raises(UnseenError, match=r"domains\.d is not defined"):
+        pipeline._narrow(tmp_path, {}, ["d"], ())
+    with pytest.raises(UnseenError, match="both"):
+        pipeline._narrow(tmp_path, {}, ["a"], ["fit@m-a"])
+
+
+def test_an_absent_prefect_server_is_told_once_and_kept_from_the_stages(
+    tmp_path, mirrored, monkeypatch, caplog
+):
+    seen = {}
+    monkeypatch.setattr(repro, "_stream", lambda command, root, env, say:
+                        seen.update(env) or repro.Outcome())
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
+    (tmp_path / "params.yaml").write_text(PARAMETERS)
+    run_pipeline(root=tmp_path, say=str)
+    assert "PREFECT_API_URL" not in seen
+    assert mirrored["status"] == "FINISHED"
+    told, = (record for record in caplog.records if UNRECORDED in record.getMessage())
+    assert f"http://127.0.0.1:{port}/api does not answer" in told.getMessage()
+
+
+def test_of_many_stages_that_are_not_recorded_one_tells(tmp_path):
+    script = f"print('{UNRECORDED}: a'); print('x'); print('{UNRECORDED}: b'); print('y')"
+    lines = []
+    repro._stream([sys.executable, "-c", script], tmp_path, {}, lines.append)
+    assert lines == [f"{UNRECORDED}: a", "x", "y"]
+
+
+def test_sigterm_ends_the_stages_too_and_the_run_is_marked_killed(tmp_path, mirrored, monkeypatch):
+    (tmp_path / "params.yaml").write_text(PARAMETERS)
+    inner = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    outer = ("import os, subprocess, sys; print(os.getpid(), flush=True); "
+             f"subprocess.run([sys.executable, '-c', {inner!r}])")
+    real, processes = repro._stream, []
+    monkeypatch.setattr(repro, "_stream", lambda _, *rest: real(
+        [sys.executable, "-c", outer], *rest))
+
+    def say(line):
+        processes.append(int(line))
+        if len(processes) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        run_pipeline(root=tmp_path, say=say)
+    assert mirrored["status"] == "KILLED"
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert not [pid for pid in processes if alive(pid)]
+
+
+def alive(pid):
+    """Tell whether a process still runs."""
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"

@@ -1,0 +1,45 @@
+"""One Prefect server for all contract tests, on a free port, with a database of its own."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import requests
+
+
+@pytest.fixture(scope="session")
+def prefect_home(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("prefect"))
+
+
+@pytest.fixture(scope="session")
+def server(prefect_home):
+    """The API address of the server, stopped at the end."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--analytics-off"]
+    child = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", port],
+        env=os.environ | {"PREFECT_HOME": prefect_home, "DO_NOT_TRACK": "true"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    api = f"http://127.0.0.1:{port}/api"
+    try:
+        for _ in range(600):
+            assert child.poll() is None, "the Prefect server ended"
+            try:
+                if requests.get(f"{api}/health", timeout=1).ok:
+                    break
+            except requests.RequestException:
+                time.sleep(0.1)
+        else:
+            pytest.fail("the Prefect server did not answer")
+        yield api
+    finally:
+        child.terminate()
+        child.wait(30)
