@@ -1,6 +1,8 @@
 """Marks of unfinished work: a stage goes on only with parts that would have the same bytes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import torch
@@ -9,7 +11,9 @@ from flows.graph import ROOT, code_of
 from flows.paths import PATHS
 from unseen_core.store import Scratch, file_hash, fingerprint, folder_hash
 
-__all__ = ["scratch"]
+__all__ = ["joining", "scratch"]
+
+_JOINED = ContextVar("joined", default=False)
 
 
 def scratch(
@@ -31,4 +35,14 @@ def scratch(
         "device": device.partition(":")[0],
         "threads": torch.get_num_threads(),
     })
-    return Scratch(PATHS.work, f"{stage}-{mark[:20]}"), mark
+    return Scratch(PATHS.work, f"{stage}-{mark[:20]}", joined=_JOINED.get()), mark
+
+
+@contextmanager
+def joining() -> Iterator[None]:
+    """Open scratch folders in this block as one of several processes that add parts to them."""
+    token = _JOINED.set(True)
+    try:
+        yield
+    finally:
+        _JOINED.reset(token)

@@ -29,21 +29,26 @@ class Scratch:
     Args:
         root: Folder of all unfinished outputs, outside every output.
         mark: Name of this one, normally the fingerprint of what it depends on.
+        joined: Add parts to what another process holds the lock of, and neither lock, sweep nor
+            publish; each part must come from one process at a time.
 
     Raises:
         UnseenError: Another live process works on the same mark (on entering).
     """
 
-    def __init__(self, root: Path, mark: str) -> None:
+    def __init__(self, root: Path, mark: str, *, joined: bool = False) -> None:
         """Name the folder; nothing is made before the ``with`` block begins."""
         if not re.fullmatch(_WORD, mark):
             raise UnseenError(f"scratch mark {mark!r}: use letters, digits, '_', '.', '-'")
         self.folder = root / mark
         self._lock = root / f"{mark}.lock"
         self._handle: IO[str] | None = None
+        self._joined = joined
 
     def __enter__(self) -> "Scratch":
         """Take the lock and sweep away what killed writers left half-written."""
+        if self._joined:
+            return self
         self._lock.parent.mkdir(parents=True, exist_ok=True)
         self._handle = self._take_lock()
         self.folder.mkdir(exist_ok=True)
@@ -99,7 +104,7 @@ class Scratch:
             UnseenError: The name is not allowed, or the ``with`` block has not begun.
         """
         path = self.path(name)
-        if self._handle is None:
+        if self._handle is None and not self._joined:
             raise UnseenError(f"{self.folder}: not locked; open the scratch folder with 'with'")
         # Without this a kill between the two writes would leave an old sidecar on a new part.
         _sidecar(path).unlink(missing_ok=True)

@@ -1,0 +1,145 @@
+"""One part of a stage in a process of its own: a worker of a cluster, here or on other machines.
+
+A worker is told a stage, its arguments and the number of a part. It runs the stage as the first
+process did, up to the parts, and does that one: neither networks nor tensors travel, and stages
+need not know of it. Parts lie in the scratch folder, which workers and the first process must see
+at the same path; only the first process publishes.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import chdir
+from dataclasses import dataclass, field
+from itertools import count
+from logging import Logger
+from typing import TYPE_CHECKING, TypeVar
+
+from flows.params import load_params
+from flows.resume import joining
+from flows.run import LOG
+from flows.stage import find_stage
+from unseen_core.errors import UnseenError
+
+if TYPE_CHECKING:
+    from prefect_dask import DaskTaskRunner
+
+__all__ = ["SPREAD", "Place", "dask_runner", "do_part", "is_spread"]
+
+SPREAD = ("invert", "denoise")
+"""Stages whose parts are files and return nothing: only these can be done elsewhere."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a part belongs: all that a worker needs to know.
+
+    Attributes:
+        root: Absolute path of the project, the same on every machine.
+        environment: ``DVC_ROOT`` where it is set, which decides where unfinished work lies.
+        stage: One of `SPREAD`.
+        targets: The stage's arguments.
+    """
+
+    root: str
+    environment: Mapping[str, str]
+    stage: str
+    targets: Mapping[str, str]
+
+    @classmethod
+    def of(cls, stage: str, targets: Mapping[str, str]) -> "Place":
+        """Return the place of a stage of this process."""
+        kept = {key: os.environ[key] for key in ("DVC_ROOT",) if key in os.environ}
+        return cls(os.getcwd(), kept, stage, dict(targets))
+
+
+class _Done(Exception):
+    """Ends a stage after its one part."""
+
+
+@dataclass(frozen=True)
+class _OnePart:
+    """A `flows.run.Run` that does one item of one ``map`` and passes over earlier ones."""
+
+    call: int
+    index: int
+    calls: "count[int]" = field(default_factory=count)
+
+    @property
+    def log(self) -> Logger:
+        """The logger ``unseen``."""
+        return LOG
+
+    def map(
+        self, fn: Callable[[T], R], items: Sequence[T], *, name: Callable[[T], str],
+        workers: int = 1,
+    ) -> list[R]:
+        """Do the item that is asked for, or nothing; see `flows.run.Run.map`."""
+        if next(self.calls) < self.call:
+            return []
+        fn(items[self.index])
+        raise _Done
+
+
+def is_spread(stage: str) -> bool:
+    """Say whether a stage's parts go to workers; where they run changes no byte, so it is no param.
+
+    Raises:
+        UnseenError: If ``UNSEEN_TASK_RUNNER`` is neither ``threads`` (the default) nor ``dask``.
+    """
+    chosen = os.environ.get("UNSEEN_TASK_RUNNER", "threads")
+    if chosen not in ("threads", "dask"):
+        raise UnseenError(f"UNSEEN_TASK_RUNNER={chosen} is no task runner; use threads or dask")
+    return chosen == "dask" and stage in SPREAD
+
+
+def dask_runner() -> "DaskTaskRunner":
+    """Return the cluster at ``UNSEEN_DASK_ADDRESS``, or one of processes on this machine.
+
+    A worker process takes one part at a time. Without an address there is a worker for every GPU,
+    or for as many parts as ``compute.threads`` allows on the CPU.
+
+    Raises:
+        UnseenError: If the extra is not installed.
+    """
+    try:
+        from prefect_dask import DaskTaskRunner
+    except ImportError:
+        raise UnseenError("UNSEEN_TASK_RUNNER=dask needs the extra: pip install -c constraints.txt "
+                          "-e '.[dask]'") from None
+    if address := os.environ.get("UNSEEN_DASK_ADDRESS"):
+        return DaskTaskRunner(address=address)
+    import torch
+
+    workers = torch.cuda.device_count() or load_params().compute.threads
+    return DaskTaskRunner(cluster_kwargs={
+        "n_workers": workers, "threads_per_worker": 1, "processes": True, "host": "127.0.0.1",
+        "dashboard_address": None})
+
+
+def do_part(place: Place, call: int, index: int) -> None:
+    """Do item ``index`` of the ``call``-th ``map`` of a stage, counted from 0.
+
+    Raises:
+        UnseenError: As the stage.
+    """
+    _use_own_device()
+    os.environ.update(place.environment)
+    with chdir(place.root), joining():
+        try:
+            find_stage(place.stage)(_OnePart(call, index), **place.targets)
+        except _Done:
+            return
+
+
+def _use_own_device() -> None:
+    """Give the worker one GPU of its machine, in turn by its name, where there are any."""
+    import torch
+    from distributed import get_worker
+
+    devices = torch.cuda.device_count()
+    if devices:
+        name = str(get_worker().name)
+        torch.cuda.set_device(int(name) % devices if name.isdecimal() else 0)

@@ -1,0 +1,102 @@
+"""Parts done by worker processes of a Dask cluster: equal bytes, and a lost worker costs time."""
+
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from distributed import LocalCluster
+from workspace import DOMAIN, MODEL, SEEN, change, contents, fetch_all, isolate, run_stages
+
+from flows.spread import is_spread
+from unseen_core.errors import UnseenError
+
+pytestmark = pytest.mark.contract
+LATENTS, GENERATED = Path("data/latents", MODEL, DOMAIN), Path("data/generated", MODEL, DOMAIN)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two worker processes, one thread each."""
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1",
+                      dashboard_address=None) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def made(blank, tmp_path_factory):
+    """A project whose latents and images one process has made, in parts of one or two."""
+    folder = tmp_path_factory.mktemp("made") / "project"
+    shutil.copytree(blank, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        isolate(patch, folder)
+        change(folder, "compute", to={"device": "cpu", "threads": 2})
+        change(folder, "invert", "part_size", to=1)
+        change(folder, "sample", "part_size", to=2)
+        fetch_all((DOMAIN, SEEN))
+        run_stages(["invert", "fit", "sample", "denoise"])
+    return folder
+
+
+@pytest.fixture
+def spread(made, tmp_path, monkeypatch, server, cluster):
+    """A copy of it as the working directory, whose stages go to the cluster; calls made here."""
+    folder = tmp_path / "project"
+    shutil.copytree(made, folder)
+    isolate(monkeypatch, folder)
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    monkeypatch.setenv("UNSEEN_TASK_RUNNER", "dask")
+    monkeypatch.setenv("UNSEEN_DASK_ADDRESS", cluster.scheduler_address)
+    here = []
+    monkeypatch.setattr("flows.invert.carry_up", lambda *a, **k: here.append(a))
+    monkeypatch.setattr("flows.denoise.carry_down", lambda *a, **k: here.append(a))
+    return here
+
+
+def pictures():
+    """Return what ``denoise`` published, but for the files that hold seconds."""
+    return contents(GENERATED, "*.parquet") | contents(GENERATED, "*.png")
+
+
+def test_workers_make_the_bytes_of_one_process(spread):
+    latents, images = contents(LATENTS), pictures()
+    shutil.rmtree(LATENTS)
+    run_stages(["invert"])
+    assert contents(LATENTS) == latents
+    shutil.rmtree(GENERATED)
+    run_stages(["denoise"])
+    assert pictures() == images
+    assert not spread  # every part was a worker's
+
+
+def test_a_killed_worker_costs_nothing_but_time(spread, cluster):
+    latents, left = contents(LATENTS), []
+    shutil.rmtree(LATENTS)
+
+    def kill_one():
+        until = time.monotonic() + 120
+        while not (done := list(Path(".work").glob("invert-*/L0200/*.sha256"))):
+            if time.monotonic() > until:
+                return
+            time.sleep(0.001)
+        os.kill(cluster.workers[0].process.pid, signal.SIGKILL)
+        left.append(8 - len(done))
+
+    thread = threading.Thread(target=kill_one)
+    thread.start()
+    run_stages(["invert"])
+    thread.join()
+    assert left and left[0] > 0  # it died with parts still to be made
+    assert contents(LATENTS) == latents
+    assert not spread
+
+
+def test_another_runner_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setenv("UNSEEN_TASK_RUNNER", "ray")
+    with pytest.raises(UnseenError, match="UNSEEN_TASK_RUNNER=ray is no task runner; use threads"):
+        is_spread("invert")
+    monkeypatch.setenv("UNSEEN_TASK_RUNNER", "dask")
+    assert is_spread("denoise") and not is_spread("fit")
