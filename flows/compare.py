@@ -25,7 +25,7 @@ __all__ = ["compare", "judge_selections"]
 
 @stage("compare")
 def compare(run: Run) -> dict[str, object]:
-    """Write data/report: tables, best.json, plots; mirror the cells to MLflow.
+    """Write data/report: tables, best.json, mean.json, plots; mirror the cells to MLflow.
 
     Raises:
         UnseenError: If there are no metrics, or a selection or the analyses are missing.
@@ -48,6 +48,7 @@ def compare(run: Run) -> dict[str, object]:
     _latents(latents).to_csv(PATHS.report / "latents.csv", index=False, float_format="%.6g")
     best = _best(params, table, kernel)
     write_json(PATHS.report / "best.json", best)
+    write_json(PATHS.report / "mean.json", _mean(best, kernel))
     judged = judge_selections(selections, table, kernel, params)
     judged.to_csv(PATHS.report / "selection.csv", index=False, float_format="%.6g")
     run.map(lambda draw: draw(table, kernel, params, PATHS.report), plots.ALL,
@@ -61,13 +62,18 @@ def compare(run: Run) -> dict[str, object]:
 
 
 def _table(cells: list[dict[str, object]], kernel: str, frechet: str) -> pd.DataFrame:
-    """Return one row per cell, the columns that are compared first."""
+    """Return one row per cell, the columns that are compared first.
+
+    The last one, ``distance``, is the first extractor's kernel distance under a name that does
+    not change with the extractor, for plots.
+    """
     axes = ["model", "domain", "level", "sampler", "n"]
     table = pd.DataFrame([{**{key: cell[key] for key in axes}, **cell["metrics"]}
                           for cell in cells])
     first = [*axes, kernel, f"{kernel}_low", f"{kernel}_high", frechet, "in_target", "novelty",
              "diversity", "acceptance", "calls", "seconds"]
-    return table[[*first, *(name for name in table if name not in first)]]
+    rest = [name for name in table if name not in first]
+    return table[[*first, *rest]].assign(distance=table[kernel])
 
 
 def _latents(cells: list[dict[str, object]]) -> pd.DataFrame:
@@ -100,6 +106,14 @@ def _best(params: Params, table: pd.DataFrame, kernel: str) -> dict[str, object]
             best[f"{model}/{domain}"] = {"qualifies": bool(len(good)),
                                          **{key: row[key] for key in keys}}
     return best
+
+
+def _mean(best: Mapping[str, Mapping[str, object]], kernel: str) -> dict[str, float]:
+    """Return means over the best cells: the same few figures whatever the domains are."""
+    names = {"distance": kernel, "novelty": "novelty", "in_target": "in_target",
+             "copies": "copies", "qualify": "qualifies"}
+    rows = pd.DataFrame(best.values(), columns=list(names.values())).astype(float)
+    return {name: rows[column].mean() for name, column in names.items()} if best else {}
 
 
 def judge_selections(

@@ -12,11 +12,16 @@ __all__ = ["ROOT", "code_of", "stage_of", "write_code_deps"]
 ROOT = Path(__file__).resolve().parent.parent
 # They decide where and how a stage runs and is recorded, never a byte of what it writes.
 _ORCHESTRATION = {f"flows/{name}.py" for name in (
-    "__init__", "graph", "provenance", "recorded", "resume", "run", "stage", "tracking")}
+    "__init__", "cell_runs", "graph", "mlflow_store", "provenance", "recorded", "resume", "run",
+    "stage", "tracking")}
+# What it writes is fixed by a hash or a commit in params.yaml: no change of code fetches it again.
+_FIXED = "download"
 
 
 def code_of(stage: str) -> list[str]:
     """Return the project files that decide a stage's output, relative to the root, sorted."""
+    if stage == _FIXED:
+        return []
     closure = import_closure(ROOT / "flows" / f"{stage}.py", ROOT)
     names = [path.relative_to(ROOT).as_posix() for path in closure]
     return [name for name in names if name not in _ORCHESTRATION]

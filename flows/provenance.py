@@ -1,20 +1,46 @@
-"""What a recorded invocation is made of: the store's address, tags, flat parameters, cells."""
+"""What a recorded invocation is made of: the store's address, tags, parameters, cells, inputs."""
 
 import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from flows.paths import Paths
 from unseen_core.errors import UnseenError
 
-__all__ = ["Cell", "digest", "flatten", "provenance", "read_cells", "read_latents",
-           "store_label", "store_uri"]
+__all__ = ["LATENTS", "Cell", "Dataset", "datasets", "digest", "flatten", "invocation_cells",
+           "provenance", "read_cells", "read_latents", "store_label", "store_uri"]
 
 Cell = Mapping[str, object]
 """One model x domain x level x sampler: those four, ``n``, ``settings``, ``metrics``, ``sheet``."""
+
+LATENTS = "latents"
+"""The sampler of the cells that are analyses."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One side of a domain's images, as MLflow has its datasets.
+
+    Attributes:
+        name: The domain.
+        side: ``fit`` or ``held_out``.
+        digest: The first 36 characters of the SHA-256 of the images as they were fetched.
+        source_type: The source of params.yaml, such as ``folder``.
+        source: Origin and licence.
+        images: How many.
+    """
+
+    name: str
+    side: str
+    digest: str
+    source_type: str
+    source: Mapping[str, str]
+    images: int
 
 
 def store_uri(root: Path) -> str:
@@ -50,7 +76,7 @@ def read_cells(folder: Path) -> list[Cell]:
 
 
 def read_latents(folder: Path) -> list[Cell]:
-    """Return the analyses of ``<folder>/<model>/<domain>`` as cells of a sampler ``latents``.
+    """Return the analyses of ``<folder>/<model>/<domain>`` as cells of the sampler `LATENTS`.
 
     One per level, so that the same table and charts show them; their sheet is the analysis' plot.
 
@@ -63,12 +89,48 @@ def read_latents(folder: Path) -> list[Cell]:
             report = json.loads(file.read_text("utf-8"))
             axes = {"model": report["model"], "domain": report["domain"]}
             for level, table in report["levels"].items():
-                cells.append({**axes, "level": int(level), "sampler": "latents",
+                sheet = file.relative_to(folder.parent.parent).with_suffix(".png")
+                cells.append({**axes, "level": int(level), "sampler": LATENTS,
                               "n": report["images"], "settings": {}, "metrics": table["figures"],
-                              "sheet": (file.parent / "analysis.png").as_posix()})
+                              "sheet": sheet.as_posix()})
         except (ValueError, KeyError, TypeError) as error:
             raise UnseenError(f"{file}: damaged ({error}); run analyze again") from error
     return cells
+
+
+def invocation_cells(root: Path, pairs: Collection[tuple[str, str]]) -> list[Cell]:
+    """Return the cells of ``data/metrics`` and ``data/analysis`` that an invocation is about.
+
+    Args:
+        root: The workspace.
+        pairs: The (model, domain) pairs of its ``pipeline`` section; files of others, left by an
+            earlier invocation, are passed over.
+
+    Raises:
+        UnseenError: If a file is damaged.
+    """
+    paths = Paths(root)
+    found = [*read_cells(paths.metrics_folder), *read_latents(paths.analyses)]
+    return [cell for cell in found if (cell["model"], cell["domain"]) in pairs]
+
+
+def datasets(root: Path, domain: str) -> list[Dataset]:
+    """Return what ``fetch`` made of a domain: its fit images and its held-out ones.
+
+    What is not on this machine, as after a `dvc pull` of the metrics alone, is left out.
+    """
+    folder = Paths(root).domain(domain)
+    found: list[Dataset] = []
+    for side in ("fit", "held_out"):
+        file = folder / f"{side}.parquet"
+        if not file.is_file() or not (folder / "report.json").is_file():
+            continue
+        report = json.loads((folder / "report.json").read_text("utf-8"))
+        with file.open("rb") as stream:
+            mark = hashlib.file_digest(stream, "sha256").hexdigest()[:36]
+        source = {key: str(report[key]) for key in ("origin", "licence")}
+        found.append(Dataset(domain, side, mark, report["source"], source, report["counts"][side]))
+    return found
 
 
 def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
@@ -90,14 +152,26 @@ def digest(content: object) -> str:
 
 
 def provenance(root: Path) -> dict[str, str]:
-    """Return tags for the git commit, the hash of ``dvc.lock`` and the DVC experiment."""
+    """Return tags for the git commit, ``dvc.lock`` and the DVC experiment.
+
+    ``dvc_lock`` is the file's hash, and ``dvc_lock_commit`` the commit that wrote it, which is
+    absent as long as it is not committed.
+    """
     tags = {"mlflow.source.name": "unseen", "mlflow.source.type": "LOCAL"}
-    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False)
-    if commit.returncode == 0:
-        tags["git_commit"] = tags["mlflow.source.git.commit"] = commit.stdout.strip()
+    if commit := _git(root, "rev-parse", "HEAD"):
+        tags["git_commit"] = tags["mlflow.source.git.commit"] = commit
     if (lock := root / "dvc.lock").is_file():
         tags["dvc_lock"] = hashlib.sha256(lock.read_bytes()).hexdigest()
+        written = _git(root, "log", "-1", "--format=%H", "--", "dvc.lock")
+        if written and not _git(root, "status", "--porcelain", "--", "dvc.lock"):
+            tags["dvc_lock_commit"] = written
     if experiment := os.environ.get("DVC_EXP_NAME"):
         tags["dvc_experiment"] = experiment
     return tags
+
+
+def _git(root: Path, *words: str) -> str:
+    """Return what git says, or nothing where there is no repository or no commit."""
+    said = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True,
+                          check=False)
+    return said.stdout.strip() if said.returncode == 0 else ""

@@ -1,69 +1,18 @@
 """A real SQLite store: parents, children, series, images; a dead or broken store only warns."""
 
-import json
 import shutil
 import socket
 
 import pytest
-from PIL import Image
 
 from flows import tracking
-from flows.provenance import read_cells
+from flows.mlflow_store import Store
 
 pytestmark = [
     pytest.mark.contract,
     # mlflow 3.17 uses a loader that SQLAlchemy 2.1 deprecates.
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
 ]
-
-LEVELS, SAMPLERS = (300, 500), ("noise", "geometric")
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory):
-    """A database with its tables made: creating them takes seconds, copying does not."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
-    MlflowClient(f"sqlite:///{path}").get_experiment_by_name("unseen")
-    return path
-
-
-@pytest.fixture
-def root(tmp_path, migrated, monkeypatch):
-    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME", "UNSEEN_PARENT_RUN"):
-        monkeypatch.delenv(name, raising=False)
-    shutil.copy(migrated, tmp_path / "mlflow.db")
-    for domain in ("digits", "faces"):
-        cells = []
-        for level in LEVELS:
-            for sampler in SAMPLERS:
-                sheet = f"data/generated/m/{domain}/L{level:04d}-{sampler}.png"
-                (tmp_path / sheet).parent.mkdir(parents=True, exist_ok=True)
-                Image.new("RGB", (40, 20), (level % 256, 0, 0)).save(tmp_path / sheet)
-                metrics = {"kd_pixels": level / 1000, "novelty": None, "n_near": float("inf")}
-                cells.append(
-                    {
-                        "model": "m",
-                        "domain": domain,
-                        "level": level,
-                        "sampler": sampler,
-                        "n": 64,
-                        "settings": {"kind": "shrunk"},
-                        "metrics": metrics,
-                        "sheet": sheet,
-                    }
-                )
-        path = tmp_path / f"data/metrics/m/{domain}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"cells": cells}))
-    return tmp_path
-
-
-@pytest.fixture
-def cells(root):
-    return read_cells(root / "data/metrics")
-
 
 def runs_by_name(root):
     from mlflow import MlflowClient
@@ -103,7 +52,7 @@ def test_one_parent_and_the_right_children(root, cells):
     assert by_name["m/digits/L0500/geometric"].data.tags["cached"] == "true"
     axes = {"model": "m", "domain": "faces", "level": "500", "sampler": "geometric"}
     assert cell.data.params == axes | {"kind": "shrunk"}
-    assert cell.data.metrics == {"kd_pixels": 0.5, "n": 64.0}
+    assert cell.data.metrics == {"kd_pixels": 0.5, "n": 64.0, "level": 500.0}
     images = client.list_artifacts(cell.info.run_id, "images")
     assert any(entry.path.endswith(".png") for entry in images)
     assert str(root / "mlartifacts") in cell.info.artifact_uri
@@ -138,7 +87,7 @@ def names_of_children(root):
 
 def test_an_interrupted_mirror_is_completed(root, cells, monkeypatch):
     parent = tracking.open_parent({}, root=root)
-    log, calls = tracking._log, []
+    log, calls = Store.log, []
 
     def dies_inside_the_third_run(*arguments, **rest):
         calls.append(arguments)
@@ -146,11 +95,11 @@ def test_an_interrupted_mirror_is_completed(root, cells, monkeypatch):
             raise OSError("disk full")
         log(*arguments, **rest)
 
-    monkeypatch.setattr(tracking, "_log", dies_inside_the_third_run)
+    monkeypatch.setattr(Store, "log", dies_inside_the_third_run)
     tracking.mirror(parent, cells, root=root)
     states = [run.info.status for run in children(runs_by_name(root)[1]).values()]
     assert sorted(states) == ["FINISHED", "FINISHED", "RUNNING"]
-    monkeypatch.setattr(tracking, "_log", log)
+    monkeypatch.setattr(Store, "log", log)
     tracking.mirror(parent, cells, root=root)
     states = [run.info.status for run in children(runs_by_name(root)[1]).values()]
     assert states == ["FINISHED"] * 10
@@ -212,4 +161,5 @@ def test_a_store_that_fails_midway_never_raises(root, cells, monkeypatch, caplog
     monkeypatch.setenv("MLFLOW_TRACKING_URI", dead_address())
     tracking.mirror(parent, cells, root=root)
     tracking.close_parent(parent, root=root)
-    assert caplog.text.count("not recorded in the MLflow store") == 2
+    assert caplog.text.count("not recorded in the MLflow store") == 1
+    assert "python -m flows sync" in caplog.text

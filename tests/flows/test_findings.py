@@ -162,7 +162,8 @@ def test_the_page_reads_what_analyze_writes(done):
     for name in (OTHER, SEEN):
         change(done, "domains", name, "fit", to=20)
         change(done, "domains", name, "limit", to=40)
-    change(done, "analyze", to={"steps": [5, 8], "images": 3, "etas": [0.0, 0.5], "paths": 2})
+    change(done, "analyze", to={"latents": 20, "steps": [5, 8], "images": 3,
+                                     "etas": [0.0, 0.5], "paths": 2})
     fetch_all((OTHER, SEEN))
     run_stage("invert", {"model": MODEL})
     for stage in ("invert", "fit", "analyze"):

@@ -1,5 +1,6 @@
 """Presets: each, laid over params.yaml, gives a run that can start."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -8,20 +9,29 @@ from ruamel.yaml import YAML
 from workspace import ROOT
 
 from flows.cells import each_cell, every_sampler
+from flows.overrides import overlay
 from flows.params import Params, load_params
-from flows.pipeline import overlay
 from unseen_core.errors import UnseenError
 
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
+COMMAND = "python -m flows run"
 OVERLAYS = [*PRESETS, ROOT / "tests/reduced.yaml"]
 # Twins that do not carry the name of what they are compared with.
 TWINS = {"pixel-gaussian": "prior-empirical", "pixel-blend": "geometric"}
 
 
+def command_of(preset: Path) -> list[Path]:
+    """Return the files that the command in a preset's head lays over the parameters, in order."""
+    head = preset.read_text("utf-8").partition("\npipeline:")[0]
+    named = re.findall(rf"{COMMAND}((?: --params presets/\S+\.yaml)+)", head)
+    return [ROOT / file for file in re.findall(r"presets/\S+\.yaml", " ".join(named[:1]))]
+
+
 def laid_over(preset: Path, folder: Path) -> Params:
     """Return the parameters with a preset laid over them, checked as before a run."""
     shutil.copyfile(ROOT / "params.yaml", folder / "params.yaml")
-    overlay(folder / "params.yaml", preset)
+    for layer in (command_of(preset) if preset in PRESETS else [preset]):
+        overlay(folder / "params.yaml", layer)
     params = load_params(folder / "params.yaml")
     every_sampler(params)
     list(each_cell(params))
@@ -47,8 +57,7 @@ def test_a_preset_gives_parameters_samplers_and_cells(tmp_path, preset):
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_a_preset_begins_with_its_command(preset):
-    head = [line for line in preset.read_text("utf-8").splitlines()[:2] if line.startswith("#")]
-    assert f"python -m flows run --params presets/{preset.name}" in " ".join(head)
+    assert preset in command_of(preset)
 
 
 @pytest.mark.parametrize(("edit", "said"), [

@@ -2,10 +2,21 @@
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from flows.provenance import digest, flatten, provenance, read_cells, store_label, store_uri
+from flows.provenance import (
+    LATENTS,
+    datasets,
+    digest,
+    flatten,
+    invocation_cells,
+    provenance,
+    read_cells,
+    store_label,
+    store_uri,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +57,38 @@ def test_cells_are_read_in_order_of_path(tmp_path):
         path.write_text(json.dumps({"cells": [{"model": model, "domain": domain}]}))
     assert [cell["domain"] for cell in read_cells(tmp_path)] == ["z", "a", "b"]
     assert read_cells(tmp_path / "none") == []
+
+
+def test_an_invocation_is_about_its_pipeline_wherever_it_is_read_from(tmp_path, monkeypatch):
+    for domain in ("a", "left-over"):
+        metrics = tmp_path / f"data/metrics/m/{domain}.json"
+        metrics.parent.mkdir(parents=True, exist_ok=True)
+        metrics.write_text(json.dumps({"cells": [{"model": "m", "domain": domain}]}))
+        analysis = tmp_path / f"data/analysis/m/{domain}/analysis.json"
+        analysis.parent.mkdir(parents=True)
+        analysis.write_text(json.dumps({"model": "m", "domain": domain, "images": 20,
+                                        "levels": {"300": {"figures": {"norm": 1.0}}}}))
+    cells = invocation_cells(tmp_path, {("m", "a")})
+    assert [cell["domain"] for cell in cells] == ["a", "a"]
+    assert (cells[1]["sampler"], cells[1]["level"]) == (LATENTS, 300)
+    assert cells[1]["sheet"] == "data/analysis/m/a/analysis.png"
+    monkeypatch.chdir(tmp_path)
+    assert digest(invocation_cells(Path(), {("m", "a")})) == digest(cells)
+
+
+def test_a_dataset_is_told_by_the_bytes_that_were_fetched(tmp_path):
+    folder = tmp_path / "data/source/domains/a"
+    folder.mkdir(parents=True)
+    (folder / "report.json").write_text(json.dumps({
+        "source": "folder", "origin": "somewhere", "licence": "CC0", "counts": {"fit": 7}}))
+    assert datasets(tmp_path, "a") == []
+    (folder / "fit.parquet").write_bytes(b"one")
+    first, = datasets(tmp_path, "a")
+    assert (first.name, first.side, first.source_type, first.images) == ("a", "fit", "folder", 7)
+    assert first.source == {"origin": "somewhere", "licence": "CC0"}
+    assert len(first.digest) == 36  # what MLflow allows
+    (folder / "fit.parquet").write_bytes(b"two")
+    assert datasets(tmp_path, "a")[0].digest != first.digest
 
 
 def test_provenance_names_commit_lock_and_experiment(tmp_path, monkeypatch):

@@ -1,0 +1,81 @@
+"""A real Git and DVC repository of the finished tiny project, and the commands that work in it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from workspace import ROOT, isolate
+
+COPIED = ("dvc.yaml", "constraints.txt", ".gitignore", ".dvcignore", ".dvc/config",
+          ".dvc/.gitignore", ".dvc/plots/lines.json")
+
+
+def git(*words):
+    """Run git in the working directory."""
+    author = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    subprocess.run(["git", *author, *words], check=True, capture_output=True)
+
+
+def start(*words):
+    """Start dvc in a process group of its own, with this interpreter first on the path."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return launch(words, path)
+
+
+def launch(words, path):
+    """Start dvc with a given search path for the commands of its stages."""
+    return subprocess.Popen([sys.executable, "-m", "dvc", *words], start_new_session=True,
+                            env=os.environ | {"PATH": path}, stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process):
+    """Wait for a process that must succeed, and return what it printed."""
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    return output
+
+
+def dvc(*words):
+    """Run dvc to its end and return what it printed."""
+    return finish(start(*words))
+
+
+def ran(output):
+    """Return the stages that dvc says it ran."""
+    return re.findall(r"Running stage '([^']+)'", output)
+
+
+@pytest.fixture(scope="session")
+def committed(finished, tmp_path_factory):
+    """The finished project with the real code and dvc.yaml, in git and DVC; read only."""
+    folder = tmp_path_factory.mktemp("repository") / "project"
+    shutil.copytree(finished, folder)
+    for package in ("flows", "unseen_core"):
+        shutil.copytree(ROOT / package, folder / package,
+                        ignore=shutil.ignore_patterns("__pycache__"))
+    for name in COPIED:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, folder / name)
+    for name in ("shapes32", "features32"):  # what the frozen stage has made
+        (folder / "data/embedded" / name).mkdir(parents=True)
+        (folder / "data/embedded" / name / "config.json").write_text("{}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        isolate(patch, folder)
+        git("init", "-q")
+        dvc("commit", "--force", "--quiet")
+        git("add", "--all")
+        git("commit", "-q", "-m", "all stages have run")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def repository(committed, tmp_path_factory):
+    """A copy of that repository for the tests of one file."""
+    folder = tmp_path_factory.mktemp("copy") / "project"
+    shutil.copytree(committed, folder, symlinks=True)
+    return folder
