@@ -3,13 +3,26 @@
 import os
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from distributed import LocalCluster
-from workspace import DOMAIN, MODEL, SEEN, change, contents, fetch_all, isolate, run_stages
+from distributed import Client, LocalCluster
+from workspace import (
+    DOMAIN,
+    MODEL,
+    ROOT,
+    SEEN,
+    change,
+    contents,
+    fetch_all,
+    isolate,
+    run_stages,
+)
 
 from flows.spread import is_spread
 from unseen_core.errors import UnseenError
@@ -90,6 +103,43 @@ def test_a_killed_worker_costs_nothing_but_time(spread, cluster):
     run_stages(["invert"])
     thread.join()
     assert left and left[0] > 0  # it died with parts still to be made
+    assert contents(LATENTS) == latents
+    assert not spread
+
+
+@pytest.fixture
+def hosts():
+    """A scheduler and two workers, each with an address of its own, as on three machines."""
+    module = [sys.executable, "-m", "distributed.cli.dask_{}"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    words = {"scheduler": ["--host", address, "--no-dashboard", "--no-show"],
+             "one": [address, "--host", "127.0.0.1", "--name", "one"],
+             "two": [address, "--host", "127.0.0.2", "--name", "two"]}
+    children = []
+    for name, options in words.items():
+        kind = "scheduler" if name == "scheduler" else "worker"
+        more = [] if kind == "scheduler" else ["--nthreads", "1", "--no-nanny", "--no-dashboard"]
+        children.append(subprocess.Popen(
+            [*(word.format(kind) for word in module), *options, *more],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": str(ROOT)}))
+    try:
+        with Client(address, timeout=60) as client:
+            client.wait_for_workers(2, timeout=60)
+        yield address
+    finally:
+        for child in reversed(children):
+            child.terminate()
+            child.wait(30)
+
+
+def test_workers_of_two_hosts_make_the_bytes_of_one_process(spread, hosts, monkeypatch):
+    monkeypatch.setenv("UNSEEN_DASK_ADDRESS", hosts)
+    latents = contents(LATENTS)
+    shutil.rmtree(LATENTS)
+    run_stages(["invert"])
     assert contents(LATENTS) == latents
     assert not spread
 
