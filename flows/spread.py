@@ -23,10 +23,12 @@ from unseen_core.errors import UnseenError
 if TYPE_CHECKING:
     from prefect_dask import DaskTaskRunner
 
-__all__ = ["SPREAD", "Place", "dask_runner", "do_part", "is_spread"]
+__all__ = ["PATIENT", "SPREAD", "Place", "dask_runner", "do_part", "is_spread"]
 
 SPREAD = ("invert", "denoise")
 """Stages whose parts are files and return nothing: only these can be done elsewhere."""
+PATIENT = {"PREFECT_CLIENT_MAX_RETRIES": "5"}
+"""Environment of workers: many of them keep a server busy, which is no reason to give up on it."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -116,7 +118,7 @@ def dask_runner() -> "DaskTaskRunner":
     workers = torch.cuda.device_count() or load_params().compute.threads
     return DaskTaskRunner(cluster_kwargs={
         "n_workers": workers, "threads_per_worker": 1, "processes": True, "host": "127.0.0.1",
-        "dashboard_address": None})
+        "dashboard_address": None, "env": PATIENT})
 
 
 def do_part(place: Place, call: int, index: int) -> None:

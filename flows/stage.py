@@ -17,7 +17,7 @@ UNRECORDED = "not recorded in Prefect"
 """Begins the one line that tells of a server that is away."""
 PATIENCE = 3.0
 """Seconds that a Prefect server has to answer before a stage begins."""
-_SETTINGS = {"PREFECT_API_REQUEST_TIMEOUT": "10", "PREFECT_CLIENT_MAX_RETRIES": "1",
+_SETTINGS = {"PREFECT_API_REQUEST_TIMEOUT": "10", "PREFECT_CLIENT_MAX_RETRIES": "2",
              "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false"}
 
 StageFunction = Callable[..., dict[str, object]]
