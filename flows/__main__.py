@@ -120,10 +120,17 @@ def findings() -> None:
 def check() -> None:
     """Check params.yaml, samplers included, without running anything."""
     from flows.cells import each_cell, every_sampler
+    from flows.fetch import source_of
     from flows.params import load_params
+    from unseen_core.checkpoints.architecture import Architecture
+    from unseen_core.sources import check as check_source
 
     params = load_params()
     every_sampler(params)
+    for domain in params.domains:
+        check_source(source_of(params, domain))
+    for model in params.models.values():
+        Architecture.from_settings(model.architecture.model_dump())
     typer.echo(f"params.yaml is sound: {len(list(each_cell(params)))} cells a domain")
 
 

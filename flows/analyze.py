@@ -32,6 +32,7 @@ from unseen_core.analysis import (
     spread,
 )
 from unseen_core.analysis.reconstruction import RoundTrip, reconstruction
+from unseen_core.batch import naming_memory
 from unseen_core.denoiser import UNetEps
 from unseen_core.device import pick_device
 from unseen_core.errors import UnseenError
@@ -46,6 +47,7 @@ from unseen_core.transport import denoise
 __all__ = ["analyze", "scalars_of"]
 
 _FEWEST = 16  # images of either domain: below, no test of normality has any power
+_BOTTLENECKS = 25  # calls of the network at a time, or fewer where invert.batch is smaller
 _OWN = 8  # samples of the network's own that must not change
 _CANDIDATES = 200  # drawn of each law that the geometry test is asked about
 
@@ -82,14 +84,16 @@ def analyze(run: Run, *, model: str, domain: str) -> dict[str, object]:
     def at_level(level: int) -> dict[str, object]:
         streams = Streams(params.seed, f"{domain}/analyze/L{level:04d}",
                           [str(i) for i in range(_CANDIDATES)])
-        return _latents(params, network, load_fitted(model, domain, level), level,
-                        seen.rows(level, seen.ids[:count]), images, streams)
+        with naming_memory("invert.batch", batch):
+            return _latents(params, network, load_fitted(model, domain, level), level,
+                            seen.rows(level, seen.ids[:count]), images, streams, batch)
 
     def trip(x: Tensor) -> list[RoundTrip]:
         return reconstruction(network, x[: params.analyze.images].to(device), levels,
                               params.analyze.steps, method=params.solver.method,
                               spacing=params.solver.spacing)
 
+    batch = min(_BOTTLENECKS, settle_batch(params.invert.batch, network, weights))
     levels, grid = sorted(params.levels), grid_of(network, params)
     before = _own_samples(network, grid, params)
     walker = _walker(params, model, domain, device)
@@ -136,6 +140,7 @@ def _latents(
     seen: Tensor,
     images: Tensor,
     streams: Streams,
+    batch: int,
 ) -> dict[str, object]:
     """Return every table of one level, JSON-able."""
     seed = params.seed
@@ -149,7 +154,7 @@ def _latents(
     for name, draw in draws.items():  # one set in memory at a time
         passed |= rejection(judge, fitted.envelope, {name: draw()}, seed=seed)
     passed |= rejection(*_half(params, unseen, streams), seed=seed)
-    deep = {side: _bottleneck(network, x, level) for side, x in (("unseen", unseen),
+    deep = {side: _bottleneck(network, x, level, batch) for side, x in (("unseen", unseen),
                                                                  ("seen", seen))}
     geometry = {"unseen": geometry_table(unseen, seed=seed),
                 "seen": geometry_table(seen, seed=seed),
@@ -192,9 +197,9 @@ def _own_samples(network: UNetEps, grid: tuple[int, ...], params: Params) -> Ten
                    method=params.solver.method)
 
 
-def _bottleneck(network: UNetEps, latents: Tensor, level: int) -> Tensor:
+def _bottleneck(network: UNetEps, latents: Tensor, level: int, batch: int) -> Tensor:
     """Return the middle block's activations of latents, in batches."""
-    parts = [network.bottleneck(x.to(network.device), level).cpu() for x in latents.split(25)]
+    parts = [network.bottleneck(x.to(network.device), level).cpu() for x in latents.split(batch)]
     return torch.cat(parts)
 
 

@@ -9,7 +9,7 @@ from flows.provenance import LATENTS, Cell, datasets, digest, flatten
 
 __all__ = ["write_runs"]
 
-_LARGEST = 8 * 2**20  # bytes of a prior's file that is worth a copy in the store
+_LARGEST = 64 * 2**20  # bytes of a prior's file worth a copy: weights over 2,000 fit images
 
 
 def write_runs(

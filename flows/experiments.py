@@ -41,10 +41,13 @@ def run_experiment(
         say: Receives each line of output.
 
     Raises:
-        UnseenError: If the repository has no commit, or an override cannot be given to DVC.
+        UnseenError: If the repository has no commit or lacks a path of the parameters, or an
+            override cannot be given to DVC.
     """
     _need_commit(root)
-    words = as_words(read_parameters(root / "params.yaml"), overrides)
+    base = read_parameters(root / "params.yaml")
+    _need_paths(root, combine(base, overrides))
+    words = as_words(base, overrides)
     # Nobody names a parent run, so the experiment's last stage records it in MLflow by itself.
     command = ["exp", "run", "--temp", "--name", name, *words, *targets]
     return run_dvc(command, root, variables, say)
@@ -128,21 +131,25 @@ def run_sweep(
         The experiments' names, and whether each has a result.
 
     Raises:
-        UnseenError: If an experiment cannot be queued.
+        UnseenError: If an experiment cannot be queued, or git lacks a path of the parameters.
     """
     _need_commit(root)
     variables = environment()
     base = read_parameters(root / "params.yaml")
-    names = [f"{kind}-{point}" for point in points]
-    for name, point in zip(names, points.values(), strict=True):
-        words = as_words(base, combine(overrides, point))
-        queued = run_dvc(["exp", "run", "--queue", "--name", name, *words], root, variables, say)
-        queued.check()
+    _need_paths(root, combine(base, overrides))
+    names, queued = [f"{kind}-{point}" for point in points], list[str]()
     try:
+        for name, point in zip(names, points.values(), strict=True):
+            words = as_words(base, combine(overrides, point))
+            command = ["exp", "run", "--queue", "--name", name, *words]
+            run_dvc(command, root, variables, say).check()
+            queued.append(name)
         run_dvc(["exp", "run", "--run-all", "--jobs", str(jobs)], root, variables, say).check()
     except BaseException:
         with suppress(UnseenError):  # the queue's workers are not our children
             run_dvc(["queue", "stop", "--kill"], root, variables, say)
+            if left := [name for name in queued if name not in finished(root)]:
+                run_dvc(["queue", "remove", *left], root, variables, say)
         raise
     done = finished(root)
     return {name: name in done for name in names}
@@ -176,3 +183,14 @@ def _need_commit(root: Path) -> None:
     if not _git(root, "rev-parse", "--verify", "HEAD"):
         raise UnseenError("overrides run as a DVC experiment, which starts from a git commit; "
                           "make one with `git commit`")
+
+
+def _need_paths(root: Path, parameters: Mapping[str, object]) -> None:
+    """Raise where a path is in the workspace alone: an experiment runs in a copy of git's files."""
+    for section in ("models", "domains"):
+        for name, entry in _section(parameters, section).items():
+            place = str(entry.get("path") or "") if isinstance(entry, Mapping) else ""
+            brought = not place or Path(place).is_absolute() or place.startswith("data/downloads/")
+            if not brought and not _git(root, "ls-files", "--", place):
+                raise UnseenError(f"params.yaml: {section}.{name}.path: {place} is not in git, and "
+                                  "an experiment runs in a copy of what is; give an absolute path")

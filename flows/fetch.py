@@ -14,7 +14,7 @@ from unseen_core.errors import UnseenError
 from unseen_core.sources import SourceConfig, SourceImages, content_hash, load, split
 from unseen_core.store import write_json, write_pictures
 
-__all__ = ["fetch"]
+__all__ = ["fetch", "source_of"]
 
 
 @stage("fetch")
@@ -47,23 +47,33 @@ def _fetch_model(params: Params, model: str) -> dict[str, object]:
                           f"images.size to {height}")
     for level in params.levels:
         checkpoint.schedule.check_level(level, "levels:")
+    seen = PATHS.domain(section.seen) / "fit.parquet"
+    if not seen.is_file():
+        raise UnseenError(f"{seen}: no such file; run `python -m flows fetch --domain "
+                          f"{section.seen}` first")
     out = PATHS.model(model)
     shutil.rmtree(out, ignore_errors=True)
     save_checkpoint(checkpoint, out)
     record_weights(out)
-    shutil.copyfile(PATHS.domain(section.seen) / "fit.parquet", out / "seen.parquet")
+    shutil.copyfile(seen, out / "seen.parquet")
     return {"model": model, "sha256": found}
+
+
+def source_of(params: Params, domain: str) -> SourceConfig:
+    """Return where the images of a domain come from."""
+    section = params.domain(domain)
+    return SourceConfig(
+        kind=section.source, domain=domain, path=section.path, crop=params.images.crop,
+        skip_bad=params.images.skip_bad, max_pixels=params.images.max_pixels,
+        size=params.images.size, seed=params.seed, limit=section.limit, column=section.column,
+        label=section.label, split=section.split, hub=section.hub,
+    )
 
 
 def _fetch_domain(params: Params, domain: str, run: Run) -> dict[str, object]:
     """Load a source, split it, and write the three sides."""
     section = params.domain(domain)
-    source = load(SourceConfig(
-        kind=section.source, domain=domain, path=section.path, crop=params.images.crop,
-        skip_bad=params.images.skip_bad, max_pixels=params.images.max_pixels,
-        size=params.images.size, seed=params.seed, limit=section.limit, column=section.column,
-        label=section.label, split=section.split, hub=section.hub,
-    ))
+    source = load(source_of(params, domain))
     if section.licence:
         source = replace(source, licence=section.licence)
     for name, reason in source.skipped:

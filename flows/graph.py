@@ -12,7 +12,7 @@ __all__ = ["ROOT", "code_of", "stage_of", "write_code_deps"]
 ROOT = Path(__file__).resolve().parent.parent
 # They decide where and how a stage runs and is recorded, never a byte of what it writes.
 _ORCHESTRATION = {f"flows/{name}.py" for name in (
-    "__init__", "cell_runs", "graph", "mlflow_store", "provenance", "recorded", "resume", "run",
+    "__init__", "cell_runs", "graph", "mlflow_store", "recorded", "resume", "run", "spread",
     "stage", "tracking")}
 # What it writes is fixed by a hash or a commit in params.yaml: no change of code fetches it again.
 _FIXED = "download"

@@ -66,6 +66,10 @@ def _attempt(section: Download, folder: Path, where: str) -> str:
     except (HfHubHTTPError, OfflineModeIsEnabled, httpx2.HTTPError, httpx2.InvalidURL,
             ValueError) as error:  # the last one: a name that the library does not take
         failure = error
+    except OSError as error:  # the library's word for a file of another length
+        if error.errno is not None:  # the disk's own
+            raise
+        failure = error
     raise _judged(failure, f"{section.repo_type} {section.hub} at {section.revision}", where)
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from flows.provenance import Dataset, store_label, store_uri
+from unseen_core.errors import UnseenError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -183,13 +184,11 @@ def store_errors(root: Path) -> Iterator[None]:
 
     Its message is one line that names the store, without a password.
     """
-    from mlflow.exceptions import MlflowException
-    from requests.exceptions import RequestException
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
         yield
-    except (MlflowException, OSError, RequestException, SQLAlchemyError) as error:
+    except UnseenError:
+        raise
+    except Exception as error:  # drivers and artifact stores raise classes of their own
         reason = str(error).replace(store_uri(root), store_label(root)).partition("\n")[0]
         raise ConnectionError(f"{store_label(root)}: {reason:.200}") from error
 

@@ -80,7 +80,9 @@ class Params(Section):
             UnseenError: If a name in ``pipeline`` or ``seen`` is not defined.
         """
         for name in self.pipeline.models:
-            self.domain(self.model(name).seen)
+            self.model(name)
+        for section in self.models.values():  # all of them are fetched
+            self.domain(section.seen)
         for name in self.pipeline.domains:
             self.domain(name)
         if len(set(self.levels)) != len(self.levels):

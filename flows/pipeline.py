@@ -186,8 +186,10 @@ def _record(
     if parent is None:
         return
     fresh = {key[:2] for key, stamp in _stamps(root).items() if before.get(key) != stamp}
-    pipeline = read_parameters(root / "params.yaml")["pipeline"]
-    cells = invocation_cells(root, [*product(pipeline["models"], pipeline["domains"])])
+    found = read_parameters(root / "params.yaml").get("pipeline")
+    pipeline = found if isinstance(found, Mapping) else {}  # DVC has told of a misspelt one
+    cells = invocation_cells(root, [*product(pipeline.get("models") or (),
+                                             pipeline.get("domains") or ())])
     tracking.mirror(parent, cells, root=root, fresh=fresh)
     timings = {f"seconds/{name.replace('@', '/')}": took for name, took in outcome.seconds.items()}
     report = root / "data/report"

@@ -1,8 +1,10 @@
 """Marks of unfinished work: a stage goes on only with parts that would have the same bytes."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -24,7 +26,7 @@ def scratch(
     The fingerprint covers what decides the bytes: the inputs, the settings, the code that the
     stage imports, torch, the device type and the number of threads.
     """
-    hashes = [file_hash(path) if path.is_file() else folder_hash(path) for path in inputs]
+    hashes = [_hash_of(path.resolve(), _stamps(path.resolve())) for path in inputs]
     code = [file_hash(ROOT / name) for name in code_of(stage)]
     mark = fingerprint({
         "stage": stage,
@@ -35,7 +37,9 @@ def scratch(
         "device": device.partition(":")[0],
         "threads": torch.get_num_threads(),
     })
-    return Scratch(PATHS.work, f"{stage}-{mark[:20]}", joined=_JOINED.get()), mark
+    # DVC experiments share this folder: one waits for another that makes the same parts.
+    return Scratch(PATHS.work, f"{stage}-{mark[:20]}", joined=_JOINED.get(),
+                   wait="DVC_EXP_NAME" in os.environ), mark
 
 
 @contextmanager
@@ -46,3 +50,16 @@ def joining() -> Iterator[None]:
         yield
     finally:
         _JOINED.reset(token)
+
+
+def _stamps(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return name, size and time of change of every file."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) or [path]
+    return tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns)
+                 for file in files if file.exists())
+
+
+@lru_cache(maxsize=16)
+def _hash_of(path: Path, stamps: tuple[tuple[str, int, int], ...]) -> str:
+    """Return the hash of a file or folder, once for each state of it: workers ask at every part."""
+    return file_hash(path) if path.is_file() else folder_hash(path)

@@ -4,7 +4,7 @@ import base64
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from threading import Event
 
@@ -31,6 +31,9 @@ def show_run(invocation: Invocation, report: Path, root: Path) -> None:
     """
     summary = report / "summary.md"
     table = summary.read_text("utf-8") if summary.is_file() else "No table was written.\n"
+    if invocation.experiment is None and _is_older(summary, root.glob("data/metrics/*/*.json")):
+        table = ("**Table and pictures are from before this run; `dvc repro compare` renews "
+                 f"them.**\n\n{table}")
     ran = [f"| {name} | {seconds:.0f} |" for name, seconds in invocation.seconds.items()]
     stages = ["| stage that ran | s |", "|---|---|", *ran] if ran else ["Nothing was stale."]
     away = Event()
@@ -67,6 +70,12 @@ def data_url(picture: Path) -> str:
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _is_older(file: Path, others: Iterable[Path]) -> bool:
+    """Say whether a file was written before one of others."""
+    newest = max((other.stat().st_mtime_ns for other in others), default=0)
+    return file.is_file() and file.stat().st_mtime_ns < newest
 
 
 def _links(invocation: Invocation, root: Path) -> Iterator[str]:

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.flows import EntrypointType
 
 from flows.experiments import (
@@ -26,6 +27,7 @@ from flows.pipeline import Invocation, only_run, run_pipeline
 from flows.recorded import one_line_mistakes, require_server
 from flows.repro import transfer
 from flows.run_artifacts import show_run, show_sweep
+from unseen_core.errors import UnseenError
 
 __all__ = ["serve", "unseen_pipeline", "unseen_sweep"]
 
@@ -130,8 +132,16 @@ def serve(*, cron: str, name: str) -> None:
     """Serve the deployment ``unseen-pipeline/<name>``, one run at a time, until interrupted.
 
     A run that comes due while another is under way is cancelled: the one under way does its work.
+
+    Raises:
+        UnseenError: If no server answers, or ``cron`` is no cron line.
     """
     require_server()
+    try:
+        CronSchedule(cron=cron)
+    except ValueError:
+        raise UnseenError(f"params.yaml: schedule.cron: {cron!r} is no cron line; write one such "
+                          "as 0 3 * * *") from None
     once = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
     # Runs are started by module name, so that they find the flow from any working directory.
     unseen_pipeline.serve(name=name, cron=cron, global_limit=once,

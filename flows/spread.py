@@ -7,18 +7,22 @@ at the same path; only the first process publishes.
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import chdir
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import count
 from logging import Logger
 from typing import TYPE_CHECKING, TypeVar
 
+from flows.graph import ROOT, code_of
 from flows.params import load_params
 from flows.resume import joining
 from flows.run import LOG
 from flows.stage import find_stage
 from unseen_core.errors import UnseenError
+from unseen_core.store import file_hash
 
 if TYPE_CHECKING:
     from prefect_dask import DaskTaskRunner
@@ -125,9 +129,13 @@ def do_part(place: Place, call: int, index: int) -> None:
     """Do item ``index`` of the ``call``-th ``map`` of a stage, counted from 0.
 
     Raises:
-        UnseenError: As the stage.
+        UnseenError: As the stage; or the worker runs code that is no longer that on the disk, by
+            which parts are marked.
     """
     _use_own_device()
+    if _first_code(place.stage) != _code(place.stage):
+        raise UnseenError("the code has changed since this Dask worker began; restart the workers")
+    os.environ.pop("DVC_ROOT", None)
     os.environ.update(place.environment)
     with chdir(place.root), joining():
         try:
@@ -137,11 +145,20 @@ def do_part(place: Place, call: int, index: int) -> None:
 
 
 def _use_own_device() -> None:
-    """Give the worker one GPU of its machine, in turn by its name, where there are any."""
+    """Give the worker one GPU of its machine, by the number its name ends in, if there are any."""
     import torch
     from distributed import get_worker
 
     devices = torch.cuda.device_count()
     if devices:
-        name = str(get_worker().name)
-        torch.cuda.set_device(int(name) % devices if name.isdecimal() else 0)
+        number = re.search(r"\d+$", str(get_worker().name))
+        torch.cuda.set_device(int(number[0]) % devices if number else 0)
+
+
+def _code(stage: str) -> tuple[str, ...]:
+    """Return the hashes of the code that decides a stage's output, as it is on the disk."""
+    return tuple(file_hash(ROOT / name) for name in code_of(stage))
+
+
+_first_code = cache(_code)
+"""The same at a process's first part, when it imports that code."""

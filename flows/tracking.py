@@ -102,8 +102,9 @@ def mirror(
         return
     with _only_warn(root, parent):
         store = connect(root, seconds=PATIENCE)
-        write_runs(store, parent, cells, root, fresh)
+        # First, so that `sync` completes this parent where the store goes away in between.
         store.log(parent, tags={"unseen.content": digest(cells)})
+        write_runs(store, parent, cells, root, fresh)
 
 
 def record_invocation(

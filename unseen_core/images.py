@@ -103,7 +103,7 @@ def decode(data: bytes, name: str, *, size: int, max_pixels: int, crop: bool = F
 
     Raises:
         UnseenError: Not one of ``FORMATS``, smaller than 8×8, larger than ``max_pixels``,
-            truncated, or in a mode without a defined range (32-bit).
+            truncated, or in floating point.
     """
     try:
         with warnings.catch_warnings():

@@ -74,7 +74,18 @@ class Schedule:
         if prediction not in get_args(Prediction):
             raise UnseenError(f"scheduler_config.json: prediction_type {prediction!r} is not "
                               f"supported; use a network for {' or '.join(get_args(Prediction))}")
-        return replace(cls._table(config), prediction=prediction,
+        if "_class_name" in config and not {"beta_schedule", "trained_betas"} & {*config}:
+            raise UnseenError(f"scheduler_config.json: a {config['_class_name']} has no betas; "
+                              "give a network that was trained with DDPM's kind of noise")
+        if config.get("rescale_betas_zero_snr"):
+            raise UnseenError("scheduler_config.json: rescale_betas_zero_snr leaves no signal at "
+                              "the last level, which is not supported; use another network")
+        try:
+            table = cls._table(config)
+        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+            raise UnseenError("scheduler_config.json: num_train_timesteps or betas are no usable "
+                              "numbers; fetch the file again") from error
+        return replace(table, prediction=prediction,
                        rescale_timesteps=config.get(RESCALE) is True)
 
     @classmethod

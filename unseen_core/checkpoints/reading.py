@@ -69,6 +69,11 @@ def _checked(path: Path, name: str, tensor: Tensor) -> Tensor:
     if not tensor.is_floating_point():
         raise UnseenError(f"checkpoint {path}: tensor {name!r} is {tensor.dtype}; weights are "
                           "floating-point numbers, so save them again as float32")
+    # A view may claim far more values than the file holds, and would be copied out in full.
+    whole = tensor.layout == torch.strided and not tensor.is_meta
+    if not whole or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        raise UnseenError(f"checkpoint {path}: tensor {name!r} does not hold its own values; save "
+                          "its state dict again as safetensors")
     if not tensor.isfinite().all():
         raise UnseenError(f"checkpoint {path}: tensor {name!r} is not finite; fetch the file "
                           "again, or take an earlier one of the training")

@@ -29,6 +29,7 @@ __all__ = [
     "SourceConfig",
     "SourceImages",
     "Split",
+    "check",
     "content_hash",
     "galaxy_boxes",
     "load",
@@ -62,9 +63,18 @@ def load(config: SourceConfig) -> SourceImages:
     Raises:
         UnseenError: The kind is unknown, a value is out of range, or no image is usable.
     """
+    return SOURCES[config.kind](check(config))
+
+
+def check(config: SourceConfig) -> SourceConfig:
+    """Return a configuration without opening anything.
+
+    Raises:
+        UnseenError: The kind is unknown, or a value is out of range.
+    """
     if config.kind not in SOURCES:
         near = difflib.get_close_matches(config.kind, SOURCES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
         known = ", ".join(SOURCES)
         raise UnseenError(f"unknown source {config.kind!r}{hint} Known sources: {known}")
-    return SOURCES[config.kind](config.checked())
+    return config.checked()

@@ -56,18 +56,16 @@ def load_npz(config: SourceConfig) -> SourceImages:
             raise UnseenError(f"{where} needs an array 'images' or just one; it has {found}")
         title = printable(key)
         try:
-            labels = _labels(archive, where) if key == "images" and "labels" in keys else None
             file = archive.open(f"{key}.npy")
             header = _header(file, f"{where}: array {title!r}")
+            _check_images(header, config, where)
+            labelled = key == "images" and "labels" in keys
+            labels = _labels(archive, header.shape[0], where) if labelled else None
         except UnseenError:
             raise
         except Exception as error:  # zip, zlib and header parsing each have their own classes
             raise UnseenError(unreadable) from error
         with file:
-            _check_images(header, config, where)
-            if labels is not None and len(labels) != header.shape[0]:
-                count = header.shape[0]
-                raise UnseenError(f"{where}: 'labels' must be {count} integers, one per image")
             stack = _rows(file, header, where)
             found = _frames(config, title, stack, labels)
             origin = f"npz {printable(path.name)}"
@@ -114,13 +112,14 @@ def _header(file: IO[bytes], where: str) -> _Header:
     return header
 
 
-def _labels(archive: zipfile.ZipFile, where: str) -> list[int]:
-    """Return the labels of an .npz."""
+def _labels(archive: zipfile.ZipFile, count: int, where: str) -> list[int]:
+    """Return the labels of an .npz, one for each of ``count`` images; no more is unpacked."""
     with archive.open("labels.npy") as file:
         header = _header(file, f"{where}: array 'labels'")
-        if len(header.shape) != 1:
-            raise UnseenError(f"{where}: 'labels' must be integers of shape (n,), one per image")
-        return np.frombuffer(file.read(), header.dtype, header.shape[0]).astype(np.int64).tolist()
+        if header.shape != (count,):
+            raise UnseenError(f"{where}: 'labels' must be {count} integers, one per image")
+        data = file.read(count * header.dtype.itemsize)
+        return np.frombuffer(data, header.dtype, count).astype(np.int64).tolist()
 
 
 def _check_images(header: _Header, config: SourceConfig, where: str) -> None:

@@ -2,7 +2,9 @@
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from unseen_core.errors import UnseenError
 from unseen_core.sources.base import SourceConfig, SourceImages, printable
@@ -66,6 +68,10 @@ def _open(config: SourceConfig, scratch: str, where: str) -> Mapping[str, "Rows"
         name, _, revision = config.hub.partition("@")
         owner, title, *subset = name.split("/")
         path, part = f"{owner}/{title}", subset[0] if subset else None
+        if Path(path).exists():
+            raise UnseenError(f"{where}: {path} is also a folder here, which would be read in its "
+                              "place; rename it, or give it as path")
+        _check_endpoint(datasets.config.HF_ENDPOINT, where)
     else:
         folder = config.existing_path().resolve()
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
@@ -78,6 +84,14 @@ def _open(config: SourceConfig, scratch: str, where: str) -> Mapping[str, "Rows"
         mend = "fetch its files and read them with another source, such as folder"
         raise UnseenError(f"{where}: its rows carry no image bytes ({kind[-1]}); {mend}")
     return builder.as_streaming_dataset()
+
+
+def _check_endpoint(address: str, where: str) -> None:
+    """Refuse a hub that is not https: a token would be sent to it in the clear."""
+    parts = urlsplit(address)
+    if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
+        raise UnseenError(f"{where}: HF_ENDPOINT {address!r} is refused; only https is allowed, "
+                          "and http to this machine itself")
 
 
 def _split(config: SourceConfig, splits: Mapping[str, "Rows"], where: str) -> "Rows":

@@ -147,11 +147,21 @@ def _is_image(ending: str) -> bool:
 
 def _sample(config: SourceConfig, stem: str, sample: Iterator[_Part]) -> Iterator[Found]:
     """Yield the image of one sample, and what is unusable about the rest."""
-    parts, held = [], 0
+    parts, held = list[_Part](), 0
     for part in sample:
+        size = len(part.data) if isinstance(part.data, bytes) else 0
+        if held + size > reading.MAX_FILE and all("." in known.ending for known in parts):
+            # Names with dots of their own, "dog.17.jpg", look like one sample without an end.
+            yield from _chosen(config, stem, parts)
+            parts, held = [], 0
         parts.append(part)
-        held += len(part.data) if isinstance(part.data, bytes) else 0
+        held += size
         reading.check_length(held, f"sample {stem}")
+    yield from _chosen(config, stem, parts)
+
+
+def _chosen(config: SourceConfig, stem: str, parts: list[_Part]) -> Iterator[Found]:
+    """Yield the image among the members of a sample."""
     labels = [part for part in parts if part.ending == "cls"]
     images = [part for part in parts if part.data is not None and part.ending != "cls"]
     if not images:

@@ -31,12 +31,15 @@ class Scratch:
         mark: Name of this one, normally the fingerprint of what it depends on.
         joined: Add parts to what another process holds the lock of, and neither lock, sweep nor
             publish; each part must come from one process at a time.
+        wait: Wait for another process that works on the same mark, in place of raising.
 
     Raises:
         UnseenError: Another live process works on the same mark (on entering).
     """
 
-    def __init__(self, root: Path, mark: str, *, joined: bool = False) -> None:
+    def __init__(
+        self, root: Path, mark: str, *, joined: bool = False, wait: bool = False
+    ) -> None:
         """Name the folder; nothing is made before the ``with`` block begins."""
         if not re.fullmatch(_WORD, mark):
             raise UnseenError(f"scratch mark {mark!r}: use letters, digits, '_', '.', '-'")
@@ -44,6 +47,7 @@ class Scratch:
         self._lock = root / f"{mark}.lock"
         self._handle: IO[str] | None = None
         self._joined = joined
+        self._flags = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
 
     def __enter__(self) -> "Scratch":
         """Take the lock and sweep away what killed writers left half-written."""
@@ -159,7 +163,7 @@ class Scratch:
         while True:
             handle = self._lock.open("a+", encoding="ascii")
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, self._flags)
             except BlockingIOError as error:
                 handle.seek(0)
                 pid = handle.read().strip()
