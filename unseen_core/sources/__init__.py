@@ -63,7 +63,8 @@ def load(config: SourceConfig) -> SourceImages:
     Raises:
         UnseenError: The kind is unknown, a value is out of range, or no image is usable.
     """
-    return SOURCES[config.kind](check(config))
+    checked = check(config)
+    return SOURCES[config.kind](checked)
 
 
 def check(config: SourceConfig) -> SourceConfig:
