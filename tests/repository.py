@@ -50,20 +50,28 @@ def ran(output):
     return re.findall(r"Running stage '([^']+)'", output)
 
 
-@pytest.fixture(scope="session")
-def committed(finished, tmp_path_factory):
-    """The finished project with the real code and dvc.yaml, in git and DVC; read only."""
-    folder = tmp_path_factory.mktemp("repository") / "project"
-    shutil.copytree(finished, folder)
+def lay_code(folder, *more):
+    """Lay the real code, dvc.yaml and DVC's settings into a finished project.
+
+    ``more`` names further files of this repository.
+    """
     for package in ("flows", "unseen_core"):
         shutil.copytree(ROOT / package, folder / package,
                         ignore=shutil.ignore_patterns("__pycache__"))
-    for name in COPIED:
+    for name in (*COPIED, *more):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, folder / name)
     for name in ("shapes32", "features32"):  # what the frozen stage has made
         (folder / "data/embedded" / name).mkdir(parents=True)
         (folder / "data/embedded" / name / "config.json").write_text("{}\n")
+
+
+@pytest.fixture(scope="session")
+def committed(finished, tmp_path_factory):
+    """The finished project with the real code and dvc.yaml, in git and DVC; read only."""
+    folder = tmp_path_factory.mktemp("repository") / "project"
+    shutil.copytree(finished, folder)
+    lay_code(folder)
     with pytest.MonkeyPatch.context() as patch:
         isolate(patch, folder)
         git("init", "-q")

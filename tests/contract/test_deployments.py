@@ -10,8 +10,9 @@ import time
 
 import pytest
 import requests
+from repository import lay_code
 from ruamel.yaml import YAML
-from workspace import ROOT, change, isolate
+from workspace import change, isolate
 
 pytestmark = pytest.mark.contract
 
@@ -29,16 +30,7 @@ def project(finished, tmp_path_factory):
     """The finished project in git and DVC, with a change that makes the last stage stale."""
     folder = tmp_path_factory.mktemp("deployed") / "project"
     shutil.copytree(finished, folder)
-    for package in ("flows", "unseen_core"):
-        shutil.copytree(ROOT / package, folder / package,
-                        ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / ".dvc").mkdir()
-    for name in ("dvc.yaml", "constraints.txt", "prefect.yaml", ".gitignore", ".dvcignore",
-                 ".dvc/config", ".dvc/.gitignore"):
-        shutil.copyfile(ROOT / name, folder / name)
-    for name in ("shapes32", "features32"):  # what the frozen stage has made
-        (folder / "data/embedded" / name).mkdir(parents=True)
-        (folder / "data/embedded" / name / "config.json").write_text("{}\n")
+    lay_code(folder, "prefect.yaml")
     with pytest.MonkeyPatch.context() as patch:
         isolate(patch, folder)
         subprocess.run(["git", "init", "-q"], check=True)

@@ -204,6 +204,10 @@ def test_content_that_is_not_what_the_hub_says_is_thrown_away(bring, refused, si
     site.files[stored] = b"1" * len(weights)  # as long, and something else
     assert f"came with hash {sha256(site.files[stored])}" in refused()
     assert contents(Path("data/downloads/net")) == before
+    for other in (weights[:-9], weights + b"more"):
+        site.files[stored] = other
+        assert "Consistency check failed" in refused()
+        assert contents(Path("data/downloads/net")) == before
     site.files[stored] = weights
     assert "not " + "0" * 64 in refused(sha256={WEIGHTS: "0" * 64})
     assert "not among the files" in refused(sha256={"unet/model.pt": "0" * 64})

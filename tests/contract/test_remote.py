@@ -1,7 +1,6 @@
 """A second machine: a clone of the Git repository and a DVC remote, without the network."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -9,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from hubserver import serve
-from workspace import DOMAIN, ROOT, change, contents, isolate
+from repository import lay_code, ran
+from workspace import DOMAIN, change, contents, isolate
 
 from unseen_core.store import file_hash
 
@@ -44,26 +44,12 @@ def know_remote(folder):
         f"[core]\n    remote = store\n['remote \"store\"']\n    url = {folder}\n")
 
 
-def ran(output):
-    """Return the stages that dvc says it ran."""
-    return re.findall(r"Running stage '([^']+)'", output)
-
-
 @pytest.fixture(scope="module")
 def machine(finished, tmp_path_factory):
     """A finished project whose pictures came by a download, pushed to a remote; then offline."""
     folder = tmp_path_factory.mktemp("first") / "project"
     shutil.copytree(finished, folder)
-    for package in ("flows", "unseen_core"):
-        shutil.copytree(ROOT / package, folder / package,
-                        ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / ".dvc").mkdir()
-    for name in ("dvc.yaml", "constraints.txt", ".gitignore", "data/.gitignore", ".dvcignore",
-                 ".dvc/config", ".dvc/.gitignore"):
-        shutil.copyfile(ROOT / name, folder / name)
-    for name in ("shapes32", "features32"):  # what the frozen stage has made
-        (folder / "data/embedded" / name).mkdir(parents=True)
-        (folder / "data/embedded" / name / "config.json").write_text("{}\n")
+    lay_code(folder, "data/.gitignore")
     archive = shutil.make_archive(str(folder.parent / "pictures"), "zip", folder / "pictures")
     shutil.rmtree(folder / "pictures")
     with pytest.MonkeyPatch.context() as patch, serve() as site:
