@@ -12,7 +12,6 @@ import argparse
 import json
 from pathlib import Path
 
-from claims import paired_interval
 from common import RESULTS, circumstances, write_result
 
 from flows.cells import Cell
@@ -20,6 +19,7 @@ from flows.extractors import first_extractor, metric_names
 from flows.params import Params, load_params
 from flows.paths import PATHS
 from unseen_core.features import extract
+from unseen_core.paired import kernel_difference
 from unseen_core.store import read_pictures
 
 _BESIDE = ("novelty", "copies", "ghosts", "high_frequency_distance", "precision", "recall")
@@ -61,18 +61,19 @@ def main() -> None:
             if sampler not in pairs:
                 continue
             twin = cells[0, pairs[sampler]]
-            value, low, high = paired_interval(features[level, sampler],
-                                               features[0, pairs[sampler]], real, draws=500)
+            more = kernel_difference(features[level, sampler], features[0, pairs[sampler]], real,
+                                     draws=500)
             rows.append({
                 "model": model, "domain": domain, "level": level, "sampler": sampler,
                 "twin": pairs[sampler], kernel: mine[kernel], f"{kernel}_twin": twin[kernel],
-                "difference": value, "low": low, "high": high,
+                "difference": more.value, "low": more.low, "high": more.high,
                 **{key: mine[key] for key in _BESIDE},
                 **{f"{key}_twin": twin[key] for key in _BESIDE}})
             both = "".join(f"{mine[key]:>8.2f}{twin[key]:>6.2f}"
                            for key in ("novelty", "copies", "ghosts"))
             print(f"{f'{model} {domain} {sampler}@{level}':36}{mine[kernel]:>14.3f}"
-                  f"{twin[kernel]:>8.3f}{f'{value:.3f} ({low:.3f} to {high:.3f})':>26}{both}")
+                  f"{twin[kernel]:>8.3f}"
+                  f"{f'{more.value:.3f} ({more.low:.3f} to {more.high:.3f})':>26}{both}")
     write_result(out, {"benchmark": "ablation", **circumstances("cpu"), "extractor": judge.name,
                        "count": params.sample.count, "rows": rows})
 

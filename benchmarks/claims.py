@@ -10,8 +10,6 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy as np
-import torch
 from common import RESULTS, circumstances, write_result
 from torch import Tensor
 
@@ -20,42 +18,12 @@ from flows.extractors import first_extractor, metric_names
 from flows.params import Params, load_params
 from flows.paths import PATHS
 from unseen_core.features import extract
+from unseen_core.paired import kernel_difference
 from unseen_core.store import read_pictures
 
-__all__ = ["paired_interval"]
+__all__ = ["main"]
 
-
-def paired_interval(a: Tensor, b: Tensor, real: Tensor, draws: int = 2000) -> tuple[float, ...]:
-    """Return KD(a, real) - KD(b, real) and its 95 % bootstrap interval, ``real`` shared.
-
-    The term within the real images cancels; pairs of one original image weigh nothing, as in
-    ``unseen_core.metrics.kernel_distance``.
-    """
-    both = torch.cat([a, b, real]).double()
-    gram = (both @ both.T / both.shape[1] + 1) ** 3
-    mean = gram.mean(0)
-    gram = gram - mean - mean[:, None] + mean.mean()
-    n, m = len(a), len(b)
-    random = np.random.default_rng(0)
-
-    def weights(count: int) -> Tensor:
-        drawn = random.multinomial(count, np.full(count, 1 / count), draws)
-        return torch.from_numpy(np.vstack([np.ones(count), drawn])).double()
-
-    u = weights(len(real))
-
-    def half(rows: slice, count: int) -> Tensor:
-        w = weights(count)
-        within = gram[rows, rows].clone().fill_diagonal_(0)
-        # Row 0 is the data itself, n (n - 1) pairs; a draw has (n - 1)^2 of them on average.
-        pairs = torch.full((draws + 1,), float((count - 1) ** 2)).double()
-        pairs[0] = count * (count - 1)
-        across = ((w @ gram[rows, n + m :]) * u).sum(1) / (count * len(real))
-        return ((w @ within) * w).sum(1) / pairs - 2 * across
-
-    difference = half(slice(0, n), n) - half(slice(n, n + m), m)
-    low, high = np.quantile(difference[1:].numpy(), [0.025, 0.975])
-    return difference[0].item(), float(low), float(high)
+_DRAWS = 2000  # of the bootstrap
 
 
 def _peers(params: Params, rows: list[dict[str, object]], kernel: str, new: float) -> list[Cell]:
@@ -95,9 +63,11 @@ def main() -> None:
         print(f"{key}: {mine.key}")
         found[key] = {"best": mine.key, "peers": {}}
         for peer in _peers(params, rows, kernel, best["novelty"]):
-            value, low, high = paired_interval(features(peer), features(mine), real)
-            found[key]["peers"][peer.key] = {"difference": value, "low": low, "high": high}
-            print(f"  {kernel} of {peer.key} less its own: {value:.3f} ({low:.3f} to {high:.3f})")
+            more = kernel_difference(features(peer), features(mine), real, draws=_DRAWS)
+            found[key]["peers"][peer.key] = {"difference": more.value, "low": more.low,
+                                             "high": more.high}
+            print(f"  {kernel} of {peer.key} less its own: {more.value:.3f} ({more.low:.3f} to "
+                  f"{more.high:.3f})")
     write_result(out, {**circumstances("cpu"), "kernel": kernel, "pairs": found})
 
 

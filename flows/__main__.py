@@ -7,27 +7,13 @@ from typing import Annotated
 
 import typer
 
+from flows.commands import Domain, Model, register, stage
 from unseen_core.errors import UnseenError
 
 __all__ = ["main"]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="New images of a domain that a frozen diffusion model has never seen.")
-Model = Annotated[str, typer.Option(help="A model of params.yaml.")]
-Domain = Annotated[str, typer.Option(help="A domain of params.yaml.")]
-
-
-def _stage(name: str, /, **targets: str | None) -> None:
-    """Run a stage on what was named; paths are made of names that params.yaml defines only."""
-    from flows.params import load_params
-    from flows.stage import run_stage
-
-    named = {key: value for key, value in targets.items() if value is not None}
-    params = load_params()
-    known = {"model": params.model, "domain": params.domain, "name": params.download}
-    for key, value in named.items():
-        known[key](value)
-    run_stage(name, named)
 
 
 @app.command()
@@ -35,7 +21,7 @@ def download(
     name: Annotated[str, typer.Option(help="An entry of downloads in params.yaml.")],
 ) -> None:
     """Bring a file, or files of a hub repository, into data/downloads."""
-    _stage("download", name=name)
+    stage("download", name=name)
 
 
 @app.command()
@@ -44,7 +30,7 @@ def pretrain(
         help="A fetched domain: train a network on it, into data/trained.")] = None,
 ) -> None:
     """Train the embedded network and extractor from nothing, or a network on a domain."""
-    _stage("pretrain", domain=domain)
+    stage("pretrain", domain=domain)
 
 
 @app.command()
@@ -53,7 +39,7 @@ def fetch(
     domain: Annotated[str | None, typer.Option(help="Or a domain of params.yaml.")] = None,
 ) -> None:
     """Bring one checkpoint or one domain into data/source."""
-    _stage("fetch", model=model, domain=domain)
+    stage("fetch", model=model, domain=domain)
 
 
 @app.command()
@@ -63,49 +49,49 @@ def invert(
         help="A domain of params.yaml; without it, the images that the model has seen.")] = None,
 ) -> None:
     """Carry a domain's fit images to every mixing level."""
-    _stage("invert", model=model, domain=domain)
+    stage("invert", model=model, domain=domain)
 
 
 @app.command()
 def fit(model: Model, domain: Domain) -> None:
     """Fit priors and envelopes to the latents."""
-    _stage("fit", model=model, domain=domain)
+    stage("fit", model=model, domain=domain)
 
 
 @app.command()
 def sample(model: Model, domain: Domain) -> None:
     """Draw start states with every sampler."""
-    _stage("sample", model=model, domain=domain)
+    stage("sample", model=model, domain=domain)
 
 
 @app.command()
 def denoise(model: Model, domain: Domain) -> None:
     """Turn start states into images."""
-    _stage("denoise", model=model, domain=domain)
+    stage("denoise", model=model, domain=domain)
 
 
 @app.command()
 def select(model: Model, domain: Domain) -> None:
     """Choose mixing level and sampler by the fit images alone."""
-    _stage("select", model=model, domain=domain)
+    stage("select", model=model, domain=domain)
 
 
 @app.command()
 def evaluate(model: Model, domain: Domain) -> None:
     """Measure the images against held-out ones."""
-    _stage("evaluate", model=model, domain=domain)
+    stage("evaluate", model=model, domain=domain)
 
 
 @app.command()
 def analyze(model: Model, domain: Domain) -> None:
     """Test the claims of the paper on a domain's latents."""
-    _stage("analyze", model=model, domain=domain)
+    stage("analyze", model=model, domain=domain)
 
 
 @app.command()
 def compare() -> None:
     """Write the table over models, domains, levels and samplers, and mirror it to MLflow."""
-    _stage("compare")
+    stage("compare")
 
 
 @app.command()
@@ -205,6 +191,9 @@ def schedule() -> None:
     from flows.pipeline import serve_schedule
 
     serve_schedule(cron=load_params().schedule.cron)
+
+
+register(app)
 
 
 def main() -> None:

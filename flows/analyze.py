@@ -26,6 +26,7 @@ from unseen_core.analysis import (
     gaussianity,
     geometry_table,
     identities,
+    leak_gap,
     prior_gap,
     rejection,
     separability,
@@ -168,6 +169,7 @@ def _latents(
         "separability bottleneck": separability(deep["seen"], deep["unseen"],
                                                 seed=seed).summary(),
         "prior_gap": prior_gap(unseen, images, network.schedule, level, seed=seed).summary(),
+        "leak": leak_gap(unseen, images, network.schedule, level, seed=seed).summary(),
         "spread": spread(unseen, neighbours=params.fit.neighbours, seed=seed),
         "passed": {name: rates.summary() for name, rates in passed.items()},
     }
@@ -219,7 +221,7 @@ def _walker(params: Params, model: str, domain: str, device: str) -> Walker:
 def scalars_of(table: dict[str, object]) -> dict[str, float]:
     """Return the figures of one level that are worth a curve over levels."""
     gauss, split, gap = table["gaussianity"], table["separability"], table["prior_gap"]
-    deep = table["separability bottleneck"]
+    deep, leak = table["separability bottleneck"], table["leak"]["nats_per_dimension"]
     figures = {
         "norm": gauss["norm"]["mean"], "norm_sd": gauss["norm"]["sd"],
         "norm_over_sqrt_d": gauss["norm"]["mean"] / gauss["norm"]["sqrt_d"],
@@ -235,6 +237,7 @@ def scalars_of(table: dict[str, object]) -> dict[str, float]:
         "mean_offset": gap["mean"]["offset"], "mean_offset_noise": gap["mean"]["paired_noise"],
         "trace_ratio": gap["trace_ratio"],
         "nats_per_dimension": gap["nats_per_dimension"]["gap"],
+        "leak_pixel_nats": leak["pixel"]["gap"], "leak_dct_nats": leak["dct"]["gap"],
         "bandwidth_content": table["bandwidth"]["content"]["value"],
         "bandwidth_target": table["bandwidth"]["target"]["value"],
     }

@@ -1,4 +1,4 @@
-"""The runs below an MLflow parent: one per cell, and one per model and domain over levels."""
+"""The runs below an MLflow parent: per cell, per model and domain, per model and stage."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ def write_runs(
     root: Path,
     fresh: Collection[tuple[str, str]] | None = None,
 ) -> int:
-    """Write one run per cell and one per model x domain below a parent; see ``tracking.mirror``.
+    """Write the runs of cells, of model x domain and of stages; see ``tracking.mirror``.
 
     What an earlier parent has already is tagged ``cached=true``, and ``unseen.computed_in`` names
     the run that has its pictures and files: those are not stored twice.
@@ -30,7 +30,8 @@ def write_runs(
     known, added = _children(store, parent), 0
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
-        groups.setdefault((str(cell["model"]), str(cell["domain"])), []).append(cell)
+        if "stage" not in cell:
+            groups.setdefault((str(cell["model"]), str(cell["domain"])), []).append(cell)
     for pair, members in groups.items():
         marks = {"mlflow.parentRunId": parent,
                  "cached": str(fresh is not None and pair not in fresh).lower()}
@@ -38,7 +39,8 @@ def write_runs(
         whole = digest(members)
         if not missing and whole in known:
             continue
-        origins, used = _origins(store, *pair), datasets(root, pair[1])
+        origins = _origins(store, {"model": pair[0], "domain": pair[1]})
+        used = datasets(root, pair[1])
         for cell in missing:
             mark = digest(cell)
             tags = marks | {"unseen.kind": "cell", "unseen.cell": mark}
@@ -52,7 +54,8 @@ def write_runs(
             store.inputs(run, used)
             _write_series(store, run, members, None if whole in origins else root)
             added += 1
-    return added
+    return added + sum(_write_stage(store, parent, record, root, fresh)
+                       for record in cells if "stage" in record and digest(record) not in known)
 
 
 def _write_cell(store: Store, run: str, cell: Cell, root: Path | None) -> None:
@@ -63,7 +66,8 @@ def _write_cell(store: Store, run: str, cell: Cell, root: Path | None) -> None:
     numbers = metrics | {"n": cell.get("n"), "level": cell["level"]}
     store.log(run, metrics=numbers, parameters=flatten(axes | settings))
     if root is not None and (sheet := _sheet(cell, root)):
-        store.picture(run, sheet, "sheet", int(str(cell["level"])))
+        # As a file: a picture over steps is encoded twice more, and the series has it.
+        store.artifact(run, sheet, "images")
     store.end(run)
 
 
@@ -82,6 +86,34 @@ def _write_series(store: Store, run: str, cells: Sequence[Cell], root: Path | No
             if file.stat().st_size <= _LARGEST:
                 store.artifact(run, file, "priors")
     store.end(run)
+
+
+def _write_stage(
+    store: Store,
+    parent: str,
+    record: Cell,
+    root: Path,
+    fresh: Collection[tuple[str, str]] | None,
+) -> int:
+    """Write what a stage per model found: its figures, curves over levels, and files."""
+    pair, mark = (str(record["model"]), str(record["stage"])), digest(record)
+    origins = _origins(store, {"model": pair[0], "stage": pair[1]})
+    tags = {"mlflow.parentRunId": parent, "unseen.kind": "analysis", "unseen.cell": mark,
+            "cached": str(fresh is not None and pair not in fresh).lower()}
+    run = store.begin("/".join(pair), tags | _origin(origins, mark))
+    axes = {"model": pair[0], "stage": pair[1]}
+    store.log(run, metrics=dict(record["metrics"]), parameters=flatten(
+        axes | dict(record["settings"])))
+    steps: dict[int, dict[str, float]] = {}
+    for name, points in dict(record["curves"]).items():
+        for step, value in points:
+            steps.setdefault(step, {})[name] = value
+    for step, metrics in steps.items():
+        store.log(run, metrics=metrics, step=step)
+    for file in () if mark in origins else record["files"]:
+        store.artifact(run, root / file, pair[1])
+    store.end(run)
+    return 1
 
 
 def _name(cell: Cell) -> str:
@@ -106,10 +138,10 @@ def _children(store: Store, parent: str) -> set[str]:
     return found
 
 
-def _origins(store: Store, model: str, domain: str) -> Mapping[str, str]:
-    """Return the content hashes that are in the store, and the first run of each."""
-    query = ("tags.`unseen.first` = 'true' and attributes.status = 'FINISHED' and "
-             f"params.model = '{model}' and params.domain = '{domain}'")
+def _origins(store: Store, axes: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the content hashes of these parameters in the store, and the first run of each."""
+    query = " and ".join(["tags.`unseen.first` = 'true'", "attributes.status = 'FINISHED'",
+                          *(f"params.{name} = '{value}'" for name, value in axes.items())])
     return {run.tags["unseen.cell"]: run.id for run in store.find(query)}
 
 

@@ -13,11 +13,12 @@ from flows.params import Params, load_params
 from flows.paths import PATHS
 from flows.provenance import read_cells, read_latents
 from flows.run import Run
+from flows.sampler_table import sampler_table
 from flows.stage import stage
+from flows.stage_reports import MODEL_STAGES, stage_folder
 from flows.summary import summarise, summarise_selections
 from flows.tracking import record_invocation
 from unseen_core.errors import UnseenError
-from unseen_core.starts import Noise, Reconstruction
 from unseen_core.store import read_json, write_bytes, write_json
 
 __all__ = ["compare", "judge_selections"]
@@ -28,7 +29,8 @@ def compare(run: Run) -> dict[str, object]:
     """Write data/report: tables, best.json, mean.json, plots; mirror the cells to MLflow.
 
     Raises:
-        UnseenError: If there are no metrics, or a selection or the analyses are missing.
+        UnseenError: If there are no metrics, or a selection, the analyses or the report of a
+            model's stage are missing.
     """
     params = load_params()
     wanted = {(m, d) for m in params.pipeline.models for d in params.pipeline.domains}
@@ -36,8 +38,12 @@ def compare(run: Run) -> dict[str, object]:
                       (read_cells(PATHS.metrics_folder), read_latents(PATHS.analyses)))
     if not cells:
         raise UnseenError(f"{PATHS.metrics_folder} holds no metrics; run evaluate first")
-    if not PATHS.analyses.is_dir():
-        raise UnseenError(f"{PATHS.analyses} is missing; run analyze first")
+    needed = {PATHS.analyses: "analyze"} | {
+        stage_folder(PATHS.root, name, model): name
+        for model in params.pipeline.models for name in MODEL_STAGES}
+    for folder, name in needed.items():
+        if not folder.is_dir():
+            raise UnseenError(f"{folder} is missing; run {name} first")
     kernel, frechet = metric_names(next(iter(params.evaluate.extractors)))
     table = _table(cells, kernel, frechet)
     selections = [read_json(PATHS.selection(model, domain, "json"))
@@ -55,6 +61,7 @@ def compare(run: Run) -> dict[str, object]:
             name=lambda draw: draw.__name__)
     summary = summarise(table, best, kernel, params) + "\n" + summarise_selections(judged, kernel)
     write_bytes(PATHS.report / "summary.md", summary.encode())
+    write_bytes(PATHS.report / "samplers.md", sampler_table(table, kernel, params).encode())
     write_overview(best, params, PATHS.report / "overview.png")
     record_invocation(params.model_dump(), [*cells, *latents], root=PATHS.root.resolve())
     run.log.info("%s", summary)
@@ -86,12 +93,13 @@ def _latents(cells: list[dict[str, object]]) -> pd.DataFrame:
 def _best(params: Params, table: pd.DataFrame, kernel: str) -> dict[str, object]:
     """Return, per model and domain, the latent cell of least distance that is new and on target.
 
-    A cell qualifies with ``compare.in_target``, ``compare.novelty`` and no larger share of copies
+    Cells of the frozen network alone; one that was fine-tuned is what they are compared with. A
+    cell qualifies with ``compare.in_target``, ``compare.novelty`` and no larger share of copies
     than held-out images have.
     """
     built = every_sampler(params)
     judged = [name for name, sampler in params.samplers.items() if sampler.space == "latents"
-              and not isinstance(built[name], Noise | Reconstruction)]
+              and sampler.network is None and not built[name].control]
     best: dict[str, object] = {}
     for (model, domain), rows in table[table["sampler"] != REAL].groupby(["model", "domain"]):
         latent = rows[rows["sampler"].isin(judged)]

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from flows.batch import settle_batch
-from flows.cells import Cell, each_cell
+from flows.cells import Cell, each_cell, load_training
 from flows.cores import share_cores
-from flows.frozen import load_frozen
+from flows.frozen import load_frozen, load_tuned
 from flows.invert import grid_of
 from flows.params import load_params
 from flows.paths import PATHS
@@ -19,6 +19,7 @@ from flows.run import Run
 from flows.sample import load_starts, rows_of_parts
 from flows.stage import stage
 from unseen_core.batch import naming_memory
+from unseen_core.denoiser import UNetEps
 from unseen_core.device import pick_device
 from unseen_core.images import pair_sheet, png_bytes, to_uint8
 from unseen_core.novelty import nearest_pictures
@@ -72,13 +73,28 @@ def denoise(run: Run, *, model: str, domain: str) -> dict[str, object]:
     network, weights = load_frozen(model, device=device, precision=params.denoise.precision)
     grid = grid_of(network, params)
     batch = settle_batch(params.denoise.batch, network, weights)
+    tuned = {cell: name for cell in cells if (name := params.samplers[cell.sampler].network)}
+    folders = {cell: PATHS.finetuned(model, domain) / name for cell, name in tuned.items()}
+    inputs = [starts, pictures, *PATHS.network(model), *sorted({*folders.values()})]
     settings = {"cells": f"{model}/{domain}", "grid": list(grid), "seed": params.seed,
                 "denoise": {**params.denoise.model_dump(), "batch": batch},
                 "method": params.solver.method}
-    work, _ = scratch("denoise", [starts, pictures, *PATHS.network(model)], settings, device)
+    work, _ = scratch("denoise", inputs, settings, device)
 
-    def carry(states: StartStates, purpose: str, ids: list[str]) -> torch.Tensor:
-        part = grid[: grid.index(states.level) + 1]
+    def network_of(cell: Cell) -> UNetEps:
+        if cell not in tuned:
+            return network
+        return load_tuned(model, domain, tuned[cell], device=device,
+                          precision=params.denoise.precision)
+
+    def levels_of(cell: Cell) -> tuple[int, ...]:
+        if cell not in tuned:
+            return grid[: grid.index(cell.level) + 1]
+        return network.schedule.grid(params.solver.steps, cell.level,
+                                     spacing=params.solver.spacing)
+
+    def carry(eps: UNetEps, levels: tuple[int, ...], states: StartStates, purpose: str,
+              ids: list[str]) -> torch.Tensor:
         streams = Streams(params.seed, purpose, ids)
         images = []
         for i in range(0, len(ids), batch):
@@ -87,9 +103,9 @@ def denoise(run: Run, *, model: str, domain: str) -> dict[str, object]:
                 down = x
             elif states.eta > 0:
                 rows = streams[i : i + batch]
-                down = ancestral(network, x.to(device), part, eta=states.eta, streams=rows)
+                down = ancestral(eps, x.to(device), levels, eta=states.eta, streams=rows)
             else:
-                down = carry_down(network, x.to(device), part, method=params.solver.method)
+                down = carry_down(eps, x.to(device), levels, method=params.solver.method)
             images.append(to_uint8(down.cpu()))
         return torch.cat(images)
 
@@ -100,9 +116,10 @@ def denoise(run: Run, *, model: str, domain: str) -> dict[str, object]:
         if work.has(f"{part.key}.safetensors"):
             return
         states = load_starts(starts, part.cell, part.number)
+        eps, levels = network_of(part.cell), levels_of(part.cell)
         began = perf_counter()
         with naming_memory("denoise.batch", batch):
-            images = carry(states, f"{domain}/{part.cell.key}/denoise",
+            images = carry(eps, levels, states, f"{domain}/{part.cell.key}/denoise",
                            ids_of(part.cell, part.rows))
         seconds = torch.tensor(perf_counter() - began, dtype=torch.float64)
         work.add(f"{part.key}.safetensors", lambda path: save_file(
@@ -127,8 +144,9 @@ def denoise(run: Run, *, model: str, domain: str) -> dict[str, object]:
         seconds = sum(part["seconds"].item() for part in parts)
         work.add(f"{cell.key}.parquet", lambda path: write_pictures(path, images, frame))
         work.add(f"{cell.key}.png", lambda path: write_bytes(path, png_bytes(sheet)))
+        cost = load_training(folders[cell]) if cell in folders else {}
         work.add(f"{cell.key}.json", lambda path: write_json(path, {
-            "calls": grid.index(cell.level), "seconds": seconds, "images": len(images)}))
+            "calls": len(levels_of(cell)) - 1, "seconds": seconds, "images": len(images), **cost}))
 
     with work:
         run.map(make, [part for parts in cells.values() for part in parts],

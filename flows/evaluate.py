@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flows.cells import REAL, Cell, each_cell, load_cost
+from flows.cells import COSTS, REAL, Cell, each_cell, load_cost
 from flows.cores import share_cores
 from flows.judges import DomainJudge, GhostJudge, Metrics, load_spaces
 from flows.params import Params, load_params
@@ -64,7 +64,7 @@ def evaluate(run: Run, *, model: str, domain: str) -> dict[str, object]:
         said, values = judge.judge(images, features[0])
         haunted, chances = ghost_judge.judge(images, draws, seed)
         metrics |= said | haunted | {"acceptance": accepted.get(cell.key),
-                                     "calls": cost.get("calls"), "seconds": cost.get("seconds")}
+                                     **{name: cost.get(name) for name in COSTS}}
         table = pd.DataFrame({"id": ids, "level": cell.level, "sampler": cell.sampler,
                               **values, **chances})
         return _row(params, model, domain, cell, len(images), metrics), table
@@ -119,9 +119,12 @@ def _row(
 ) -> dict[str, object]:
     """Return a cell as the metrics file, the table and MLflow have it."""
     sampler = params.samplers.get(cell.sampler)
+    settings = sampler.settings() if sampler else {}
+    if sampler and sampler.network:
+        settings["network"] = sampler.network
     sheet = PATHS.generated(model, domain) / f"{cell.key}.png"
     return {
         "model": model, "domain": domain, "level": cell.level, "sampler": cell.sampler,
-        "n": count, "settings": sampler.settings() if sampler else {}, "metrics": metrics,
+        "n": count, "settings": settings, "metrics": metrics,
         "sheet": None if cell.sampler == REAL else sheet.as_posix(),
     }

@@ -9,6 +9,7 @@ import torch
 from flows.params import Params, load_params
 from flows.paths import PATHS
 from flows.run import Run
+from flows.source_law import write_source
 from flows.stage import stage
 from unseen_core.errors import UnseenError
 from unseen_core.sources import SourceConfig, SourceImages, content_hash, load, split
@@ -33,7 +34,7 @@ def fetch(run: Run, *, model: str | None = None, domain: str | None = None) -> d
 
 
 def _fetch_model(params: Params, model: str) -> dict[str, object]:
-    """Check a checkpoint's hash and shape; store it, and images of the domain it has seen."""
+    """Check a checkpoint's hash and shape; store it, and images and law of what it has seen."""
     # diffusers takes seconds to import, and only this half of the stage needs it.
     from flows.convert import open_model
     from flows.frozen import record_weights
@@ -56,7 +57,8 @@ def _fetch_model(params: Params, model: str) -> dict[str, object]:
     save_checkpoint(checkpoint, out)
     record_weights(out)
     shutil.copyfile(seen, out / "seen.parquet")
-    return {"model": model, "sha256": found}
+    torch.set_num_threads(params.compute.threads)
+    return {"model": model, "sha256": found, "law of": write_source(PATHS.law(model), seen.parent)}
 
 
 def source_of(params: Params, domain: str) -> SourceConfig:
@@ -78,7 +80,8 @@ def _fetch_domain(params: Params, domain: str, run: Run) -> dict[str, object]:
         source = replace(source, licence=section.licence)
     for name, reason in source.skipped:
         run.log.warning("domains.%s: skipped %s: %s", domain, name, reason)
-    sides = split(source, fit=section.fit, held_out=section.held_out, seed=params.seed)
+    sides = split(source, fit=section.fit, held_out=section.held_out, seed=params.seed,
+                  pool=section.pool)
     out = PATHS.domain(domain)
     shutil.rmtree(out, ignore_errors=True)
     counts: dict[str, object] = {}

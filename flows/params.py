@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, ValidationError
 from ruamel.yaml import YAML, YAMLError
 
 from flows.download_section import Download
+from flows.related_sections import Applications, Finetune, Steer, Trajectory
 from flows.sections import (
     Analyze,
     Compare,
@@ -57,8 +58,12 @@ class Params(Section):
     evaluate: Evaluate
     select: Select
     analyze: Analyze
+    trajectory: Trajectory
+    applications: Applications
+    steer: Steer
     compare: Compare
     schedule: Schedule
+    finetune: dict[Name, Finetune]
     pretrain: Pretrain
 
     def download(self, name: str) -> Download:

@@ -42,6 +42,10 @@ class Paths:
         """A checkpoint as diffusers loads it."""
         return self._data("source", "models", model)
 
+    def law(self, model: str) -> Path:
+        """The Gaussian law of the images that a model has learnt."""
+        return self.model(model) / "law.safetensors"
+
     def network(self, model: str) -> tuple[Path, Path]:
         """The part of a checkpoint that decides latents and images."""
         return self.model(model) / "unet", self.model(model) / "scheduler"
@@ -68,6 +72,10 @@ class Paths:
         """Images and contact sheets, one of each per cell."""
         return self._data("generated", model, domain)
 
+    def finetuned(self, model: str, domain: str) -> Path:
+        """Networks that were trained further on a domain, NAME/STEPS each, and report.json."""
+        return self._data("finetuned", model, domain)
+
     def selection(self, model: str, domain: str, ending: str) -> Path:
         """The cell that fit images choose: json, csv of all candidates, png."""
         return self._data("selection", model, f"{domain}.{ending}")
@@ -75,6 +83,18 @@ class Paths:
     def analysis(self, model: str, domain: str) -> Path:
         """Tables, plots and analysis.json of a domain's latents."""
         return self._data("analysis", model, domain)
+
+    def applications(self, model: str) -> Path:
+        """What Boomerang's applications are worth: applications.json, CSV, pictures."""
+        return self._data("applications", model)
+
+    def trajectory(self, model: str) -> Path:
+        """Tables and plots of a model's trajectories."""
+        return self._data("trajectory", model)
+
+    def steer(self, model: str) -> Path:
+        """Teleporting, control of colours and variations of a network: steer.json and pictures."""
+        return self._data("steer", model)
 
     def metrics(self, model: str, domain: str, ending: str) -> Path:
         """Metrics of all cells of a domain."""

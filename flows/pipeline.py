@@ -17,13 +17,15 @@ from flows.overrides import combine, overlay, read_parameters
 from flows.provenance import invocation_cells, store_label
 from flows.repro import Outcome, Say, environment, run_dvc, stopped_by_sigterm
 from flows.stage import prefect_answers
+from flows.stage_reports import MODEL_STAGES
 from unseen_core.errors import UnseenError
 
 __all__ = ["Invocation", "only_run", "run_pipeline", "serve_schedule"]
 
 TARGET = re.compile(r"[a-z0-9][a-z0-9_-]*(@[a-z0-9][a-z0-9_-]*)?")
 LAST = ("evaluate", "select", "analyze")
-"""The stages of a model and domain that no other stage of theirs needs."""
+"""The stages of a model and domain that no other stage of theirs needs; those of a model alone,
+`MODEL_STAGES`, are no part of a domain's run."""
 
 
 @dataclass(frozen=True)
@@ -203,12 +205,13 @@ def _record(
 
 
 def _stamps(root: Path) -> dict[tuple[str, str, str], int]:
-    """Return when each model's and domain's metrics and analysis were written, nanoseconds."""
+    """Return when metrics, analyses and the reports of stages per model were written, in ns."""
     data = root / "data"
+    patterns = ("metrics/*/*.json", "analysis/*/*/analysis.json",
+                *(f"{stage}/*/{stage}.json" for stage in MODEL_STAGES))
     return {(path.relative_to(data).parts[1], path.relative_to(data).parts[2].removesuffix(".json"),
              path.relative_to(data).parts[0]): path.stat().st_mtime_ns
-            for pattern in ("metrics/*/*.json", "analysis/*/*/analysis.json")
-            for path in data.glob(pattern)}
+            for pattern in patterns for path in data.glob(pattern)}
 
 
 def _places(root: Path) -> Iterator[str]:

@@ -7,6 +7,7 @@ import matplotlib
 import pandas as pd
 
 from flows.params import Params
+from flows.training_plot import training
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -79,7 +80,8 @@ def front(table: pd.DataFrame, kernel: str, params: Params, folder: Path) -> Non
     _save(figure, folder / "front.png")
 
 
-ALL: tuple[Callable[[pd.DataFrame, str, Params, Path], None], ...] = (distance_over_level, front)
+ALL: tuple[Callable[[pd.DataFrame, str, Params, Path], None], ...] = (
+    distance_over_level, front, training)
 
 
 def _save(figure: plt.Figure, path: Path) -> None:

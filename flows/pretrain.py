@@ -166,7 +166,8 @@ def _train_extractor(params: Params, run: Run) -> dict[str, object]:
     for label, name in enumerate(names):
         domain = params.domain(name)
         source = load(SourceConfig(kind=domain.source, domain=name, path=domain.path,
-                                   size=32, seed=params.seed, limit=domain.limit))
+                                   size=32, seed=params.seed,
+                                   limit=domain.pool or domain.limit))
         sides = split(source, fit=domain.fit, held_out=domain.held_out, seed=params.seed)
         rows = sides.rest
         if len(rows) < _ENOUGH:

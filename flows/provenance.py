@@ -10,13 +10,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from flows.paths import Paths
+from flows.stage_reports import read_stages
 from unseen_core.errors import UnseenError
 
 __all__ = ["LATENTS", "Cell", "Dataset", "datasets", "digest", "flatten", "invocation_cells",
            "provenance", "read_cells", "read_latents", "store_label", "store_uri"]
 
 Cell = Mapping[str, object]
-"""One model x domain x level x sampler: those four, ``n``, ``settings``, ``metrics``, ``sheet``."""
+"""One model x domain x level x sampler: those four, ``n``, ``settings``, ``metrics``, ``sheet``.
+
+Or what a stage per model found: see ``flows.stage_reports.read_stages``.
+"""
 
 LATENTS = "latents"
 """The sampler of the cells that are analyses."""
@@ -99,7 +103,7 @@ def read_latents(folder: Path) -> list[Cell]:
 
 
 def invocation_cells(root: Path, pairs: Collection[tuple[str, str]]) -> list[Cell]:
-    """Return the cells of ``data/metrics`` and ``data/analysis`` that an invocation is about.
+    """Return what an invocation is about: cells, analyses, and what the stages per model found.
 
     Args:
         root: The workspace.
@@ -111,7 +115,8 @@ def invocation_cells(root: Path, pairs: Collection[tuple[str, str]]) -> list[Cel
     """
     paths = Paths(root)
     found = [*read_cells(paths.metrics_folder), *read_latents(paths.analyses)]
-    return [cell for cell in found if (cell["model"], cell["domain"]) in pairs]
+    mine = [cell for cell in found if (cell["model"], cell["domain"]) in pairs]
+    return [*mine, *read_stages(root, {model for model, _ in pairs})]
 
 
 def datasets(root: Path, domain: str) -> list[Dataset]:

@@ -131,7 +131,9 @@ def run_recorded(name: str, fn: StageFunction, targets: Mapping[str, str]) -> di
     Raises:
         UnseenError: Unchanged from ``fn``, or if ``UNSEEN_TASK_RUNNER`` names no task runner.
     """
-    label = "-".join([name, *targets.values()])
+    # A request is JSON, no name: Prefect would fill in what stands in its braces.
+    named = [value for key, value in targets.items() if key != "request"]
+    label = "-".join([name, *named])
     spread = is_spread(name)
     run = PrefectRun(label, place=Place.of(name, targets) if spread else None)
     if not os.environ.get("PREFECT_API_KEY"):
@@ -155,7 +157,7 @@ def run_recorded(name: str, fn: StageFunction, targets: Mapping[str, str]) -> di
             create_table_artifact(rows, key=artifact_key(label), description=f"Outcome of {label}")
 
     invocation = [os.environ.get(key) for key in ("UNSEEN_PARENT_RUN", "DVC_EXP_NAME")]
-    marks = [name, *targets.values(), *(mark for mark in invocation if mark)]
+    marks = [name, *named, *(mark for mark in invocation if mark)]
     with tags(*marks), one_line_mistakes(), optional_record(run.away):
         run_whole_stage(dict(targets))
     return outcomes[0] if outcomes else fn(DirectRun(), **targets)

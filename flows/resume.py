@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from flows.graph import ROOT, code_of
+from flows.graph import ROOT, modules_of
 from flows.paths import PATHS
 from unseen_core.store import Scratch, file_hash, fingerprint, folder_hash
 
@@ -27,7 +27,7 @@ def scratch(
     stage imports, torch, the device type and the number of threads.
     """
     hashes = [_hash_of(path.resolve(), _stamps(path.resolve())) for path in inputs]
-    code = [file_hash(ROOT / name) for name in code_of(stage)]
+    code = [file_hash(ROOT / name) for name in modules_of(stage)]
     mark = fingerprint({
         "stage": stage,
         "inputs": hashes,

@@ -2,23 +2,26 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-from flows.cells import Cell, each_cell, every_sampler
-from flows.fit import load_fitted
+from flows.cells import Cell, each_cell, every_sampler, load_training
+from flows.fit import load_fitted, references_at
 from flows.params import load_params
 from flows.paths import PATHS
 from flows.run import Run
+from flows.source_law import load_source, source_file
 from flows.stage import stage
 from unseen_core.errors import UnseenError
+from unseen_core.references import References
 from unseen_core.rng import Streams
 from unseen_core.schedule import load_schedule
-from unseen_core.starts import StartContext, StartStates
+from unseen_core.starts import StartContext, StartStates, Teleport
 from unseen_core.store import read_json, read_tensors, write_json, write_with
 
 __all__ = ["load_starts", "rows_of_parts", "sample"]
@@ -34,7 +37,8 @@ def sample(run: Run, *, model: str, domain: str) -> dict[str, object]:
     but not on the sampler, so samplers are compared on common random numbers.
 
     Raises:
-        UnseenError: For an unknown sampler or setting, or one that accepts no candidate.
+        UnseenError: For an unknown sampler or setting, one that accepts no candidate, or a
+            fine-tuned network at a level that its schedule has not.
     """
     params = load_params()
     torch.set_num_threads(params.compute.threads)
@@ -43,17 +47,33 @@ def sample(run: Run, *, model: str, domain: str) -> dict[str, object]:
     out = PATHS.starts(model, domain)
     shutil.rmtree(out, ignore_errors=True)
     contexts: dict[int, StartContext] = {}
+    source_file(model)  # missed at once, whichever samplers there are
+    teleports = any(isinstance(samplers[cell.sampler], Teleport) for cell in cells)
+    source = load_source(model) if teleports else None
+
+    @cache
+    def images(count: int, shape: tuple[int, ...]) -> References:
+        # One object for all levels, read when a sampler asks for it.
+        return References(count, shape, lambda rows: pictures().rows(rows))
+
+    @cache
+    def pictures() -> References:
+        return references_at(model, domain, 0)[0]
 
     def context_at(level: int) -> StartContext:
         if level not in contexts:
             contexts.clear()  # one level in memory at a time
             fitted = load_fitted(model, domain, level)
-            contexts[level] = StartContext(schedule, level, fitted.references, fitted.priors,
-                                           fitted.envelope, params.fit.neighbours)
+            states = fitted.references
+            contexts[level] = StartContext(
+                schedule, level, states, fitted.priors, fitted.envelope, params.fit.neighbours,
+                images(states.count, states.shape), source)
         return contexts[level]
 
     def draw(cell: Cell) -> dict[str, object]:
-        context = context_at(cell.level)
+        network = params.samplers[cell.sampler].network
+        context = (context_at(cell.level) if network is None
+                   else _tuned(context_at(0), cell, PATHS.finetuned(model, domain) / network))
         count, size = params.sample.count, params.sample.part_size
         if params.samplers[cell.sampler].sampler == "reconstruction":
             count = min(count, context.references.count)
@@ -112,6 +132,14 @@ def _summary(parts: Sequence[_Drawn]) -> dict[str, object]:
     rows = [part.count for part in parts]
     return {"eta": parts[0].eta, "rows": rows, "proposed": proposed,
             "acceptance": sum(rows) / max(proposed, 1), "passed": passed}
+
+
+def _tuned(pixels: StartContext, cell: Cell, network: Path) -> StartContext:
+    """Return the context of a fine-tuned network: the images of its training, at its own level."""
+    pixels.schedule.check_level(cell.level, f"samplers.{cell.sampler}.levels:")
+    count = int(load_training(network)["training_images"])
+    chosen = References.of(pixels.references.rows(range(count)))
+    return replace(pixels, level=cell.level, references=chosen, images=chosen)
 
 
 def _part(folder: Path, cell: Cell, part: int) -> Path:

@@ -61,13 +61,17 @@ class Model(Section):
 
 
 class Domain(Section):
-    """A set of images: its source, how many are fitted, how many only ``evaluate`` may read."""
+    """A set of images: its source, how many are fitted, how many only ``evaluate`` may read.
+
+    ``pool``: both are taken from the first so many, and all others are neither.
+    """
 
     source: str
     path: str
     fit: Annotated[int, Field(ge=5)]
     held_out: Annotated[int, Field(ge=5)]
     limit: Count | None = None
+    pool: Count | None = None
     licence: str | None = None
     column: str | None = None
     label: str | None = None
@@ -117,13 +121,18 @@ class Sample(Section):
 
 
 class Sampler(BaseModel):
-    """A start-state sampler; its further settings are checked by ``build_sampler``."""
+    """A start-state sampler; its further settings are checked by ``build_sampler``.
+
+    ``network``: NAME/STEPS of the section ``finetune``, which is then started in place of the
+    frozen network, at levels of its own.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     sampler: str
     space: Literal["latents", "pixels"] = "latents"
     levels: list[Count] | None = None
+    network: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9_-]*/[1-9][0-9]*$")
 
     def settings(self) -> dict[str, object]:
         """Return what the sampler itself is built from."""

@@ -79,8 +79,10 @@ def candidate_cells(params: Params) -> list[Cell]:
     Those are latent cells of samplers ``geometric`` with proposal ``blend``, ``slerp`` with
     partner ``reference``, and ``bands``. Left out are ``noise`` and ``prior``, which name no
     parents, ``reconstruction``, which copies, and every sampler that draws of a prior: it is
-    fitted to all fit images, so each of them has earned its likeness to the draw. Pixel-space
-    cells have no level to choose.
+    fitted to all fit images, so each of them has earned its likeness to the draw, as with
+    ``signal-leak`` and ``style-noise``. ``teleport`` knows no fit image, and ``boomerang``
+    varies a single one, as ``reconstruction`` with fresh noise does. Pixel-space
+    cells have no level to choose, and what starts a fine-tuned network names no parents.
 
     A weak leak stays: shell, mean and envelope are taken from all fit images, each of which
     has a share of order 1/N in them.

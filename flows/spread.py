@@ -16,7 +16,7 @@ from itertools import count
 from logging import Logger
 from typing import TYPE_CHECKING, TypeVar
 
-from flows.graph import ROOT, code_of
+from flows.graph import ROOT, modules_of
 from flows.params import load_params
 from flows.resume import joining
 from flows.run import LOG
@@ -157,7 +157,7 @@ def _use_own_device() -> None:
 
 def _code(stage: str) -> tuple[str, ...]:
     """Return the hashes of the code that decides a stage's output, as it is on the disk."""
-    return tuple(file_hash(ROOT / name) for name in code_of(stage))
+    return tuple(file_hash(ROOT / name) for name in modules_of(stage))
 
 
 _first_code = cache(_code)

@@ -13,6 +13,7 @@ from flows.cell_runs import write_runs
 from flows.mlflow_store import Store, connect, store_errors
 from flows.provenance import Cell, digest, flatten, provenance
 from flows.run import LOG
+from flows.stage_reports import read_stages
 
 __all__ = ["close_parent", "mirror", "new_parent", "open_parent", "record_invocation"]
 
@@ -80,7 +81,7 @@ def mirror(
     root: Path,
     fresh: Collection[tuple[str, str]] | None = None,
 ) -> None:
-    """Write one child run per cell and one per model x domain with metrics over level.
+    """Write one child run per cell, one per model x domain over level, one per model x stage.
 
     Writing the same cells twice under one parent adds nothing, so an interrupted mirror can be
     repeated and an empty database be filled again from the metrics files. Cells that the store
@@ -89,10 +90,11 @@ def mirror(
 
     Args:
         parent: The parent run, or None to open and close one for this call.
-        cells: Cells as in the metrics files; a null or non-finite metric is left out.
+        cells: Cells as in the metrics files, and what stages per model found; a null or
+            non-finite metric is left out.
         root: The workspace; ``sheet`` paths are relative to it.
-        fresh: The (model, domain) pairs that were computed in this invocation; the others are
-            tagged ``cached=true``. None means all.
+        fresh: The (model, domain) and (model, stage) pairs that were computed in this invocation;
+            the others are tagged ``cached=true``. None means all.
     """
     if parent is None:
         parent = open_parent({}, root=root)
@@ -112,10 +114,12 @@ def record_invocation(
 ) -> None:
     """Mirror everything under a parent of its own, unless ``python -m flows run`` will do it.
 
-    The last stage calls this, so that a bare ``dvc repro`` is recorded too.
+    The last stage calls this, so that a bare ``dvc repro`` is recorded too. What the stages of the
+    cells' models found is added.
     """
     if "UNSEEN_PARENT_RUN" in os.environ:
         return
+    cells = [*cells, *read_stages(root, {str(cell["model"]) for cell in cells})]
     parent = open_parent(parameters, root=root)
     if parent is not None:
         mirror(parent, cells, root=root)

@@ -8,7 +8,7 @@ from hypothesis import settings
 
 from unseen_core.schedule import Schedule
 
-pytest_plugins = ("workspace", "repository", "mirrored")  # tiny projects
+pytest_plugins = ("workspace", "repository", "mirrored", "pipelines")  # tiny projects
 
 # More threads than free cores slow small networks down drastically.
 torch.set_num_threads(1)

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).resolve().parents[1]
 MODEL, DOMAIN, OTHER, SEEN = "tiny", "marks", "digits", "shapes"
 SIZE = 16
-CHAIN = ("invert", "fit", "sample", "denoise", "select", "evaluate")
+CHAIN = ("invert", "fit", "finetune", "sample", "denoise", "select", "evaluate")
 PAIRED = (*CHAIN, "analyze")  # every stage of a model and a domain
 SAMPLERS = {
     "noise": {"sampler": "noise"},
@@ -49,8 +49,18 @@ def parameters() -> dict:
     params["sample"] = {"count": 4, "part_size": 3}
     params["samplers"] = SAMPLERS
     params["denoise"] = {"precision": "float32", "batch": 3}
+    params["trajectory"] = {"seeds": 3, "images": 2, "levels": [100, 1000], "modes": [0, 500],
+                            "kick": 2.0, "kicked": 2}
+    params["applications"] = {
+        "eta": 1.0, "anonymise": {"domains": [OTHER], "fractions": [0.2], "images": 10},
+        "augment": {"labelled": OTHER, "labels": 1, "copies": 2, "fractions": [0.2], "seeds": 2,
+                    "steps": 2},
+        "enhance": {"domains": [SEEN], "factors": [2], "fractions": [0.1], "passes": [1, 2],
+                    "images": 10}}
     params["evaluate"] = {"extractors": {"projections": {}}, "draws": 100}
     params["select"]["draws"] = 100
+    params["steer"] = {"images": 4, "skips": [0.3, 0.5], "controls": [0.5], "levels": [200, 600],
+                       "steps": 4, "colours": 4, "search": 300}
     return params
 
 
@@ -152,6 +162,8 @@ def finished(blank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         run_stage("invert", {"model": MODEL})
         for domain in (DOMAIN, OTHER):
             run_stages(PAIRED, domain)
+        for name in ("trajectory", "applications", "steer"):
+            run_stage(name, {"model": MODEL})
         run_stage("compare")
     return folder
 

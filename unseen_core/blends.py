@@ -116,6 +116,11 @@ class BlendGaussian:
         blends = self.references.combine(weights)
         return blends if draws is None else draws + blends
 
+    def dense(self) -> Gaussian:
+        """Return the same law with mean (d,) and factor (d, r) in full."""
+        return Gaussian(self.references.combine(self.mean[None])[0],
+                        self.references.combine(self.factor.T).T, self.variance)
+
     def state(self) -> dict[str, Tensor]:
         """Tensors ``mean``, ``factor`` and ``variance``, contiguous, for a safetensors file."""
         return {name: getattr(self, name).contiguous() for name in _FIELDS}

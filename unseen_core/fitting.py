@@ -5,17 +5,16 @@ and W (n, r) weights (`factor_weights`), whether the rows are in memory (`fit_mo
 (`unseen_core.blends`). Every estimator works in float64; none forms a (d, d) matrix.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, TypeAlias, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
 from unseen_core.frequency import low_frequencies
 
-__all__ = ["Kind", "centre", "diagonal_variances", "factor_weights", "fit_moments",
+__all__ = ["Kind", "centre", "dct_moments", "diagonal_variances", "factor_weights", "fit_moments",
            "ledoit_wolf_weight"]
 
 Kind = Literal[
@@ -58,7 +57,7 @@ def fit_moments(
     mean = x.mean(0)
     centred = x - mean
     if kind == "dct":
-        return (mean, *_dct(centred, rank, shape))
+        return (mean, *dct_moments([centred], rank, shape))
     if kind == "diagonal":
         return mean, centred.new_zeros(len(mean), 0), diagonal_variances(
             centred.square().sum(0), len(x))
@@ -142,6 +141,61 @@ def ledoit_wolf_weight(inner: Tensor, dimension: int) -> float:
     return (spread.clamp_min(0) / gap).clamp_max(1).item() if gap > 0 else 1.0
 
 
+def dct_moments(
+    centred: Iterable[Tensor], rank: int | None, shape: Sequence[int] | None
+) -> tuple[Tensor, Tensor]:
+    """Factor of the low DCT coefficients' full covariance, and a variance per pixel for the rest.
+
+    After Everaert et al. (arXiv 2309.15842). Independent pixels put noise back into the kept
+    coefficients: it is taken out of their covariance, and the pixel variances are raised so that
+    the part of them outside the kept coefficients has the energy of the remainder. Covariance
+    of the kept coefficients and total variance are then those measured, wherever the first
+    exceeds the noise it contains. The covariance is shrunk (Ledoit-Wolf) when n <= rank c.
+
+    Args:
+        centred: Rows less their mean, float64, in blocks (b, d), of n >= 2 rows together.
+        rank: Frequencies kept per channel, 1 to h w.
+        shape: (c, h, w) with c h w = d.
+
+    Returns:
+        Factor (d, rank c), or fewer columns, and variances (d,).
+
+    Raises:
+        UnseenError: A rank or shape that is missing or out of range.
+    """
+    if shape is None or len(shape) != 3:
+        raise UnseenError(f"shape: dct needs (c, h, w), not {shape}")
+    pixels = shape[1] * shape[2]
+    if rank is None or not 1 <= rank <= pixels:
+        raise UnseenError(f"rank: dct needs 1 to {pixels} frequencies per channel, not {rank}")
+    basis = low_frequencies(rank, shape)
+    kept_rows, squares = [], basis.new_zeros(len(basis))
+    for block in centred:
+        if block.shape[1] != len(basis):
+            raise UnseenError(f"shape: dct needs (c, h, w) with c h w = {block.shape[1]}, "
+                              f"not {shape}")
+        kept_rows.append(block @ basis)
+        squares += (block - kept_rows[-1] @ basis.T).square().sum(0)
+    coefficients = torch.cat(kept_rows)
+    n = len(coefficients)
+    covariance = coefficients.T @ coefficients / (n - 1)
+    if n <= basis.shape[1]:
+        weight = ledoit_wolf_weight(coefficients @ coefficients.T, basis.shape[1])
+        tau = covariance.diagonal().mean()
+        covariance = (1 - weight) * covariance + weight * tau * torch.eye(len(covariance)).to(tau)
+    variances = squares / (n - 1)
+    if rank == pixels:
+        leaked, variances = torch.zeros_like(covariance), torch.zeros_like(variances)
+    else:
+        leaked = basis.T @ (variances[:, None] * basis)
+        raised = variances.sum() / (variances.sum() - leaked.trace())
+        raised = raised if torch.isfinite(raised) else torch.ones_like(raised)
+        leaked, variances = raised * leaked, raised * variances
+    values, vectors = torch.linalg.eigh(covariance - leaked)
+    kept = values > values.abs().max() * 1e-14
+    return basis @ (vectors[:, kept] * values[kept].sqrt()), variances
+
+
 def _eigenpairs(inner: Tensor) -> tuple[Tensor, Tensor]:
     """Sample eigenvalues, largest first, and unit directions as weights; non-zero ones only."""
     n = len(inner)
@@ -188,40 +242,3 @@ def _spiked(inner: Tensor, d: int, cap: int | None) -> tuple[Tensor, Tensor]:
         if (previous - floor).abs() <= 1e-13 * previous:
             break
     return directions[:, : len(variances)] * (variances - floor).clamp_min(0).sqrt(), floor
-
-
-def _dct(
-    centred: Tensor, rank: int | None, shape: Sequence[int] | None
-) -> tuple[Tensor, Tensor]:
-    """Full covariance of low DCT coefficients, variance per pixel for the rest.
-
-    After Everaert et al. (arXiv 2309.15842). Independent pixels put noise back into the kept
-    coefficients: it is taken out of their covariance, and the pixel variances are raised so that
-    the part of them outside the kept coefficients has the energy of the remainder. Covariance
-    of the kept coefficients and total variance are then those measured, wherever the first
-    exceeds the noise it contains. The covariance is shrunk (Ledoit-Wolf) when n <= rank c.
-    """
-    n, d = centred.shape
-    if shape is None or len(shape) != 3 or int(np.prod(shape)) != d:
-        raise UnseenError(f"shape: dct needs (c, h, w) with c h w = {d}, not {shape}")
-    pixels = shape[1] * shape[2]
-    if rank is None or not 1 <= rank <= pixels:
-        raise UnseenError(f"rank: dct needs 1 to {pixels} frequencies per channel, not {rank}")
-    basis = low_frequencies(rank, shape)
-    coefficients = centred @ basis
-    covariance = coefficients.T @ coefficients / (n - 1)
-    if n <= basis.shape[1]:
-        weight = ledoit_wolf_weight(coefficients @ coefficients.T, basis.shape[1])
-        tau = covariance.diagonal().mean()
-        covariance = (1 - weight) * covariance + weight * tau * torch.eye(len(covariance)).to(tau)
-    variances = (centred - coefficients @ basis.T).square().sum(0) / (n - 1)
-    if rank == pixels:
-        leaked, variances = torch.zeros_like(covariance), torch.zeros_like(variances)
-    else:
-        leaked = basis.T @ (variances[:, None] * basis)
-        raised = variances.sum() / (variances.sum() - leaked.trace())
-        raised = raised if torch.isfinite(raised) else torch.ones_like(raised)
-        leaked, variances = raised * leaked, raised * variances
-    values, vectors = torch.linalg.eigh(covariance - leaked)
-    kept = values > values.abs().max() * 1e-14
-    return basis @ (vectors[:, kept] * values[kept].sqrt()), variances

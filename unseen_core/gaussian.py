@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -135,7 +136,7 @@ class Gaussian:
         return moved.to(x.dtype)
 
     def modes(self) -> tuple[Tensor, Tensor]:
-        """Orthonormal directions (d, q) and the variances (q,) that F adds along them.
+        """Orthonormal directions (d, q) and the variances (q,) that F adds along them, kept.
 
         Raises:
             UnseenError: A diagonal per coordinate together with a factor: F Fᵀ and the diagonal
@@ -148,8 +149,7 @@ class Gaussian:
                 "Gaussian: a diagonal per coordinate with a factor has no closed-form modes; "
                 "use a kind with one remainder variance"
             )
-        directions, singular, _ = torch.linalg.svd(self.factor, full_matrices=False)
-        return directions, singular.square()
+        return self._axes
 
     def sample(self, streams: Streams, noise: Normals = Streams.normal) -> Tensor:
         """Draws m + F η + sqrt(v) ε, float64 (len(streams), d), ε and η by ``noise``."""
@@ -231,6 +231,12 @@ class Gaussian:
         if missing:
             raise UnseenError(f"Gaussian: the file lacks {', '.join(missing)}; fit it again")
         return cls(*(state[name] for name in _FIELDS))
+
+    @cached_property
+    def _axes(self) -> tuple[Tensor, Tensor]:
+        """Left singular vectors of the factor, and squared singular values."""
+        directions, singular, _ = torch.linalg.svd(self.factor, full_matrices=False)
+        return directions, singular.square()
 
     @property
     def _d(self) -> int:

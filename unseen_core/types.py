@@ -1,4 +1,4 @@
-"""The protocols that join the parts: a noise predictor, a feature extractor."""
+"""The protocols that join the parts: a noise predictor, a codec, a feature extractor."""
 
 from typing import Protocol
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from unseen_core.schedule import Schedule
 
-__all__ = ["EpsModel", "FeatureExtractor", "Level"]
+__all__ = ["Codec", "EpsModel", "FeatureExtractor", "Level"]
 
 Level = int
 """0 is the clean image; level k >= 1 is network timestep k - 1."""
@@ -20,6 +20,18 @@ class EpsModel(Protocol):
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
         """Return the predicted noise, shape (b, c, h, w), for states ``x`` at ``level``."""
+        ...
+
+
+class Codec(Protocol):
+    """Between images and the states that a network works on."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return states (b, c, h, w) of float images (b, 3, H, W) in [-1, 1]."""
+        ...
+
+    def decode(self, states: Tensor) -> Tensor:
+        """Return float images (b, 3, H, W) of states (b, c, h, w), not clipped."""
         ...
 
 

@@ -1,7 +1,7 @@
 """Findings: what a finished run says of every claim of the paper, as docs/findings.md."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from flows.findings.front import opening
 from flows.findings.images import copies, farther, generates, selects
 from flows.findings.latents import apart, closed_form, geometry, normal
 from flows.findings.network import interpolates, reconstructs, tolerates, untouched
+from flows.findings.related import RELATED, WORKS
 from flows.findings.text import Section, table
 from flows.paths import PATHS
 from unseen_core.store import write_bytes
@@ -29,8 +30,8 @@ _READING = (
     "the paper. Intervals are 95 %; those of distances are bootstrapped over images, those of "
     "shares are Wilson's, and no verdict corrects for the number of levels and cells looked at. "
     "`sampler@level` names a cell. Novelty is the distance to the nearest fit image over that of "
-    "held-out images, so 1 is what new real images have. The last two claims are made of a model, "
-    "not of a case.")
+    "held-out images, so 1 is what new real images have. The last two of these claims are made of "
+    "a model, not of a case; so are those of the related works that a model's stages measure.")
 
 
 def findings() -> Path:
@@ -53,18 +54,27 @@ def findings() -> Path:
 def page(evidence: Evidence) -> str:
     """Return the page as Markdown."""
     sections = [make(evidence) for make in SECTIONS]
-    words = ("confirmed", "refuted", "undecided")
-    overview = table(["", "claim", "verdict", *words], (
-        [str(place), section.title, f"**{section.verdict}**",
-         *(str(section.counts()[word]) for word in words)]
-        for place, section in enumerate(sections, 1)))
+    related = [make(evidence) for make in RELATED]
+    then = len(sections) + 1
     pictures = "".join(evidence.picture(f"analysis/{model}", "The analyses over levels")
                        for model in evidence.models)
     parts = ["# What the paper claims and what this run found\n",
              "*Unseen Image Synthesis with Diffusion Models* ([arXiv 2310.09213]"
              "(https://arxiv.org/abs/2310.09213)), claim by claim. Written by `python -m flows "
              "findings` from the artifacts of one run.\n",
-             opening(evidence) + "\n", f"## Verdicts\n\n{overview}\n\n{_READING}{pictures}\n",
+             opening(evidence) + "\n",
+             f"## Verdicts\n\n{_verdicts(sections, 1)}\n\n{_READING}{pictures}\n",
              *(section.markdown(place) for place, section in enumerate(sections, 1)),
+             f"## The four related works\n\n{WORKS}\n\n{_verdicts(related, then)}\n",
+             *(section.markdown(place) for place, section in enumerate(related, then)),
              regenerate(evidence), tried(evidence)]
     return "\n".join(parts)
+
+
+def _verdicts(sections: Sequence[Section], first: int) -> str:
+    """Return the table of the sections' verdicts, numbered from the first."""
+    words = ("confirmed", "refuted", "undecided")
+    return table(["", "claim", "verdict", *words], (
+        [str(place), section.title, f"**{section.verdict}**",
+         *(str(section.counts()[word]) for word in words)]
+        for place, section in enumerate(sections, first)))

@@ -17,7 +17,7 @@ from unseen_core.store import write_bytes
 __all__ = ["copy_pictures", "regenerate", "tried"]
 
 _LARGEST = 1_000_000  # bytes of a picture that a repository should carry
-_MOST = 8  # pictures
+_MOST = 14  # pictures
 
 
 def regenerate(evidence: Evidence) -> str:
@@ -44,7 +44,8 @@ def regenerate(evidence: Evidence) -> str:
     ]
     return ("## How to regenerate\n\n```\npython -m flows run\npython -m flows findings\n```\n\n"
             "The first brings the pipeline of `params.yaml` up to date, the second writes this "
-            "page from `data/report` and `data/analysis`; no figure is typed by hand.\n\n"
+            "page from `data/report`, `data/analysis` and the folders of the stages per model; no "
+            "figure is typed by hand.\n\n"
             + table(["parameter", "value"], rows) + "\n")
 
 
@@ -70,7 +71,7 @@ def copy_pictures(evidence: Evidence, folder: Path) -> dict[str, tuple[str, str]
     """Copy the pictures that there are into an empty folder.
 
     At most ``_MOST``, each below 1 MB; a larger one is written in 256 colours, and left out if that
-    is too large as well. Of pictures that every domain has, the first one is taken.
+    is too large as well. Of pictures that every domain or model has, the first one is taken.
 
     Returns:
         Name to the path relative to the folder's own place, and the case that it is of.
@@ -103,3 +104,10 @@ def _wanted(evidence: Evidence) -> Iterator[tuple[str, dict[str, Path]]]:
     for model in evidence.models:
         yield f"analysis/{model}", {case: PATHS.analysis(*pair) / "analysis.png"
                                     for case, pair in cases.items() if pair[0] == model}
+    models = evidence.models
+    yield "trajectory", {model: PATHS.trajectory(model) / "trajectory.png" for model in models}
+    yield "strip", {model: PATHS.trajectory(model) / "strip.png" for model in models}
+    yield "steer", {model: PATHS.steer(model) / "steer.png" for model in models}
+    yield "applications", {model: PATHS.applications(model) / "applications.png"
+                           for model in models}
+    yield "training", {"": PATHS.report / "training/training.png"}

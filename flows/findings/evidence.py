@@ -9,11 +9,12 @@ import pandas as pd
 
 from flows.cells import REAL, every_sampler
 from flows.extractors import metric_names
+from flows.findings.reports import Report, load_reports, load_training
 from flows.params import Params, load_params
 from flows.paths import PATHS
 from unseen_core.errors import UnseenError
 from unseen_core.metrics import Interval
-from unseen_core.starts import Noise, Reconstruction, StartSampler
+from unseen_core.starts import StartSampler
 from unseen_core.store import read_json
 
 __all__ = ["NOT_HERE", "Analysis", "Evidence", "levels_of", "load_evidence", "place_of"]
@@ -42,6 +43,8 @@ class Evidence:
         selection: data/report/selection.csv, or None.
         analyses: Case to its analysis.json, where there is one.
         pictures: Name to the path of a picture, relative to the Markdown, and what it is of.
+        reports: Stage to model to what the stages of the related works found.
+        training: data/report/training/training.csv, or None without fine-tuned networks.
     """
 
     params: Params
@@ -49,6 +52,8 @@ class Evidence:
     selection: pd.DataFrame | None
     analyses: Mapping[str, Analysis]
     pictures: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    reports: Mapping[str, Mapping[str, Report]] = field(default_factory=dict)
+    training: pd.DataFrame | None = None
 
     @cached_property
     def kernel(self) -> str:
@@ -72,9 +77,12 @@ class Evidence:
         return list(dict.fromkeys(self.table["model"]))
 
     def in_space(self, rows: pd.DataFrame, space: str) -> pd.DataFrame:
-        """Return the rows of samplers in ``latents`` or ``pixels`` that make new images."""
+        """Return the rows of samplers in ``latents`` or ``pixels`` that make new images.
+
+        Those of the frozen network alone, as in ``compare``.
+        """
         names = [name for name, section in self.params.samplers.items() if section.space == space
-                 and not isinstance(self.built[name], Noise | Reconstruction)]
+                 and section.network is None and not self.built[name].control]
         return rows[rows["sampler"].isin(names)]
 
     def qualified(self, rows: pd.DataFrame) -> pd.DataFrame:
@@ -128,6 +136,22 @@ class Evidence:
                 found[case] = analysis
         return found, missing
 
+    def reported(self, stage: str, *keys: str) -> tuple[dict[str, Report], list[tuple[str, str]]]:
+        """Return the models' reports of a stage that have these parts, and why others do not."""
+        found: dict[str, Report] = {}
+        missing = []
+        for model in self.models:
+            report = self.reports.get(stage, {}).get(model)
+            if report is None:
+                missing.append((model, f"{NOT_HERE}; `python -m flows run {stage}` does it"))
+            elif not all(report.content.get(key) for key in keys):
+                missing.append((model, f"{NOT_HERE}, as {stage}.json has no {' and '.join(keys)}; "
+                                "with more images of the seen domain, `python -m flows run "
+                                f"{stage}` adds them"))
+            else:
+                found[model] = report
+        return found, missing
+
     def picture(self, name: str, text: str) -> str:
         """Return a picture with its caption, or nothing where there is none."""
         if name not in self.pictures:
@@ -160,4 +184,5 @@ def load_evidence() -> Evidence:
     chosen = PATHS.report / "selection.csv"
     files = {case: PATHS.analysis(*case.split("/")) / "analysis.json" for case in found.cases}
     return Evidence(params, table, pd.read_csv(chosen) if chosen.is_file() else None,
-                    {case: read_json(path) for case, path in files.items() if path.is_file()})
+                    {case: read_json(path) for case, path in files.items() if path.is_file()},
+                    reports=load_reports(found.models), training=load_training())

@@ -32,7 +32,7 @@ def _kind(built: StartSampler) -> str:
 def generates(evidence: Evidence) -> Section:
     """Return "a Gaussian fit, corrected by geometry, gives new images"."""
     names = [name for name, section in evidence.params.samplers.items()
-             if section.space == "latents"]
+             if section.space == "latents" and section.network is None]
     kinds = {name: _kind(evidence.built[name]) for name in names}
     corrected, blends = ([name for name in names if kinds[name] == kind]
                          for kind in (_CORRECTED, _BLEND))

@@ -6,10 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pandas as pd
+
 from flows.findings.verdicts import ABSENT, Verdict, overall
 from unseen_core.metrics import Interval
 
-__all__ = ["DASH", "Section", "extent", "fold", "interval", "listed", "number", "span", "table"]
+__all__ = ["DASH", "Section", "ends", "extent", "fold", "interval", "listed", "number", "span",
+           "table"]
 
 DASH = "-"
 
@@ -26,6 +29,12 @@ def interval(found: Mapping[str, Any]) -> Interval:
     """Return the interval in a table of an artifact; what is null there is not a number."""
     return Interval(*(math.nan if found[key] is None else float(found[key])
                       for key in ("value", "low", "high")))
+
+
+def ends(row: Mapping[str, Any] | pd.Series, name: str) -> Interval:
+    """Return the interval in a row of a table: ``name``, ``name_low`` and ``name_high``."""
+    return Interval(*(math.nan if row[key] is None else float(row[key])
+                      for key in (name, f"{name}_low", f"{name}_high")))
 
 
 def span(found: Interval | None, digits: int = 2) -> str:

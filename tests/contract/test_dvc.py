@@ -14,7 +14,9 @@ from workspace import DOMAIN, MODEL, OTHER, PAIRED, change, contents, isolate, r
 pytestmark = pytest.mark.contract
 
 LATENTS = Path("data/latents", MODEL, OTHER)
-CHANGED = {f"fetch@{OTHER}", *(f"{stage}@{MODEL}-{OTHER}" for stage in PAIRED), "compare"}
+JUDGES = ("trajectory", "applications", "steer")  # of a model, on the images of all domains
+CHANGED = {f"fetch@{OTHER}", *(f"{stage}@{MODEL}-{OTHER}" for stage in PAIRED),
+           *(f"{stage}@{MODEL}" for stage in JUDGES), "compare"}
 
 
 def locked():

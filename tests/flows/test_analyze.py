@@ -50,7 +50,7 @@ def test_every_table_is_there_and_finite(enough) -> None:
         assert table["passed"]["seen latents"]["count"] == 18
         assert table["passed"]["held-out latents"]["count"] == 9
         assert set(table) == {"gaussianity", "geometry", "separability", "separability bottleneck",
-                              "prior_gap", "spread", "passed", "bandwidth", "figures"}
+                              "prior_gap", "leak", "spread", "passed", "bandwidth", "figures"}
         assert {"noise", "seen latents", "prior isotropic", "held-out latents"} <= set(
             table["passed"])
         for side in ("content", "target"):

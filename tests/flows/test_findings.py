@@ -14,6 +14,7 @@ from flows.findings import SECTIONS, findings, page
 from flows.findings.appendix import copy_pictures
 from flows.findings.evidence import load_evidence
 from flows.findings.front import rivals
+from flows.findings.related import RELATED
 from flows.findings.text import Section, number, span, table
 from flows.findings.verdicts import (
     at_floor,
@@ -127,11 +128,13 @@ def test_a_finished_run_has_its_page(done):
     wins = sum(rivals(made, case).outcome == "wins" for case in made.cases)
     assert f"on **{wins} of 2 domains**" in text
     sections = parts_of(text)
-    assert len([name for name in sections if name.isdigit()]) == len(SECTIONS) == 12
+    numbers = [int(name) for name in sections if name.isdigit()]
+    assert numbers == [*range(1, len(SECTIONS) + len(RELATED) + 1)]
+    assert len(SECTIONS) == 12
     for place in (1, 2, 3, 4, 5, 7, 8, 11, 12):
         assert "not measured in this run, as 8 images are too few" in sections[str(place)]
     pictures = linked(text, done / "docs")
-    assert done / "docs/findings/front.png" in pictures and len(pictures) <= 8
+    assert done / "docs/findings/front.png" in pictures and len(pictures) <= 14
     assert all(file.stat().st_size < 1_000_000 for file in pictures)
     lines = pd.read_csv(done / "data/report/compare.csv")
     assert f"All {len(lines)} rows" in text

@@ -11,15 +11,17 @@ from ruamel.yaml import YAML
 from workspace import ROOT
 
 from flows.__main__ import app
-from flows.graph import code_of, stage_of, write_code_deps
+from flows.graph import code_of, is_code, stage_of, write_code_deps
 from flows.stage import find_stage
+from unseen_core.store import import_closure
 
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]
 BODIES = {name: entry.get("do", entry) for name, entry in STAGES.items()}
-ORDER = ["download", "pretrain", "fetch", "invert", "fit", "sample", "denoise", "evaluate",
-         "select", "analyze", "compare"]
+ORDER = ["download", "pretrain", "fetch", "invert", "fit", "finetune", "sample", "denoise",
+         "evaluate", "select", "analyze", "trajectory", "applications", "steer", "compare"]
+JUDGES = ["applications", "trajectory", "steer"]  # of a whole model, on the images of many domains
 CORE = {"torch", "diffusers", "numpy", "scipy", "pandas", "pyarrow", "safetensors", "PIL",
-        "sklearn", "skimage", "lmdb", "datasets", "unseen_core"}
+        "sklearn", "skimage", "lmdb", "datasets", "transformers", "unseen_core"}
 OWNERS = {  # who alone may import what
     "prefect": {"recorded.py", "run_artifacts.py", "scheduled.py"},
     "mlflow": {"mlflow_store.py"},
@@ -92,9 +94,22 @@ def unsafe(tree: ast.Module) -> list[str]:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_depends_on_the_code_that_it_imports(name):
-    deps = [dep for dep in BODIES[name]["deps"] if dep.endswith(".py")]
+    deps = [dep for dep in BODIES[name]["deps"] if is_code(dep)]
     assert deps == code_of(stage_of(STAGES[name])), "run `python -m flows deps`"
     assert len(set(BODIES[name]["deps"])) == len(BODIES[name]["deps"])
+
+
+@pytest.mark.parametrize("stage", ["fetch", "denoise", "compare"])
+def test_a_folder_stands_for_its_files_only_where_all_of_them_count(stage):
+    closure = {path.relative_to(ROOT).as_posix()
+               for path in import_closure(ROOT / f"flows/{stage}.py", ROOT)}
+    folders = [dep for dep in code_of(stage) if not dep.endswith(".py")]
+    assert folders
+    for folder in folders:
+        inside = {path.relative_to(ROOT).as_posix()
+                  for path in (ROOT / folder).rglob("*.py")}
+        assert inside <= closure
+    assert not [dep for dep in code_of(stage) if dep.rpartition("/")[0] in folders]
 
 
 def test_the_code_deps_are_what_the_command_writes(tmp_path):
@@ -137,15 +152,24 @@ def test_no_output_persists_and_no_two_overlap(name):
         assert not inside
 
 
-def test_only_evaluate_depends_on_held_out_images():
+def test_nothing_that_makes_images_of_a_domain_depends_on_held_out_ones():
     for name, body in BODIES.items():
         read = [dep for dep in body["deps"] if dep.startswith("data/source/domains")]
         if name == "evaluate":
             assert read == ["data/source/domains/${item.domain}"]
-        elif name == "compare":  # has no domain of its own; reads fit images, see the stage rules
+        elif name in (*JUDGES, "compare"):
             assert read == ["data/source/domains"]
+        elif name == "fetch-model":  # the seen domain; its law is of the other sides, see its test
+            assert read == ["data/source/domains/${item.seen}"]
         else:
             assert all(dep.endswith("/fit.parquet") for dep in read)
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_what_judges_a_model_is_recorded_and_feeds_no_other_stage(name):
+    out = BODIES[name]["outs"][0].partition("$")[0].rstrip("/")
+    assert [stage for stage, body in BODIES.items() if stage != name
+            for dep in body["deps"] if dep.startswith(out)] == ["compare"]
 
 
 @pytest.mark.parametrize("file", CORE_FILES, ids=name_of)

@@ -34,7 +34,7 @@ def sections(section: dict, above: Path = ()) -> Iterator[Path]:
 
 def may_be_absent(path: Path) -> bool:
     """Say whether a key has a default, or is a name that the user gave."""
-    optional = {("models", 3): {"sha256"}, ("domains", 3): {"limit", "licence"}}
+    optional = {("models", 3): {"sha256"}, ("domains", 3): {"limit", "licence", "pool"}}
     if path[0] == "samplers":  # settings of a sampler have defaults
         return path[-1] != "sampler" or len(path) == 2
     if path[:2] == ("evaluate", "extractors"):

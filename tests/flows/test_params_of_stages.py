@@ -14,9 +14,13 @@ STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]
 RUNS = {  # entry of dvc.yaml: stage, targets
     "fetch-model": ("fetch", {"model": MODEL}), "fetch": ("fetch", {"domain": DOMAIN}),
     "invert-seen": ("invert", {"model": MODEL}), "compare": ("compare", {}),
+    "trajectory": ("trajectory", {"model": MODEL}),
     "analyze": ("analyze", {"model": MODEL, "domain": OTHER}),
+    "applications": ("applications", {"model": MODEL}), "steer": ("steer", {"model": MODEL}),
     **{name: (name, {"model": MODEL, "domain": DOMAIN}) for name in CHAIN},
 }
+TUNED = {"short": {"noise": "white", "images": 3, "steps": [1], "batch": 2,
+                   "learning_rate": 0.001, "seed": 0}}
 # How many cores share the work decides no byte that is worth a rerun: see flows/cores.py.
 FREE = {"compute.threads"}
 
@@ -75,6 +79,8 @@ def read_by(done, monkeypatch):
         monkeypatch.setattr(module, "load_params", lambda: Watched(load_params(), "", read))
         if stage == "analyze":
             enough_for_analyze(done)
+        if stage == "finetune":
+            change(done, "finetune", to=TUNED)
         run_stage(stage, targets)
         return read
 
@@ -86,9 +92,9 @@ def test_a_stage_lists_what_it_reads_and_no_more(entry, read_by):
     body = STAGES[entry].get("do", STAGES[entry])
     key = MODEL if entry == "fetch-model" else DOMAIN
     params = load_params()
-    listed = {name for place in body["params"]
-              for name in leaves(at(params, place.replace("${key}", key)),
-                                 f"{place.replace('${key}', key)}.")}
+    places = [place.replace("${key}", key).replace("${item.model}", MODEL)
+              for place in body["params"]]
+    listed = {name for place in places for name in leaves(at(params, place), f"{place}.")}
     read = read_by(entry)
     assert read - listed <= FREE
     assert not listed & FREE

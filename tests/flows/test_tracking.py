@@ -17,6 +17,8 @@ from flows.provenance import (
     store_label,
     store_uri,
 )
+from flows.stage_reports import read_stages
+from unseen_core.errors import UnseenError
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +76,27 @@ def test_an_invocation_is_about_its_pipeline_wherever_it_is_read_from(tmp_path, 
     assert cells[1]["sheet"] == "data/analysis/m/a/analysis.png"
     monkeypatch.chdir(tmp_path)
     assert digest(invocation_cells(Path(), {("m", "a")})) == digest(cells)
+
+
+def test_a_stage_per_model_is_read_as_figures_and_curves(tmp_path):
+    assert read_stages(tmp_path, {"m"}) == []
+    folder = tmp_path / "data/trajectory/m"
+    folder.mkdir(parents=True)
+    (folder / "trajectory.json").write_text(json.dumps({
+        "model": "m", "seed": 0, "settings": {"seeds": 2}, "law": {"modes": 9, "name": "x"},
+        "grid": [0, 1], "figures": {"rotation": {"max": 0.25}}}))
+    (folder / "gains.csv").write_text("level,direction,predicted,measured,measured_low\n"
+                                      "100,off span,1,0.5,0\n300,off span,2,nan,0\n")
+    record, = read_stages(tmp_path, {"m", "other"})
+    assert (record["model"], record["stage"]) == ("m", "trajectory")
+    assert record["settings"] == {"seed": 0, "settings": {"seeds": 2}}
+    assert record["metrics"] == {"law/modes": 9.0, "figures/rotation/max": 0.25}
+    assert record["curves"] == {"gains/predicted/off span": [(100, 1.0), (300, 2.0)],
+                                "gains/measured/off span": [(100, 0.5)]}
+    assert record["files"] == ["data/trajectory/m/trajectory.json", "data/trajectory/m/gains.csv"]
+    (folder / "gains.csv").write_text("direction\nx\n")
+    with pytest.raises(UnseenError, match=r"damaged, or a table .*run trajectory again"):
+        read_stages(tmp_path, {"m"})
 
 
 def test_a_dataset_is_told_by_the_bytes_that_were_fetched(tmp_path):

@@ -112,6 +112,8 @@ class SourceImages:
         skipped: Name and reason of every file that was left out, exact duplicates among them.
         licence: Under which terms the images may be used.
         origin: Where they come from.
+        files: What the source calls each image, such as its path in a folder; n of them, or none
+            where the images have no names.
     """
 
     domain: str
@@ -122,6 +124,7 @@ class SourceImages:
     skipped: tuple[tuple[str, str], ...]
     licence: str
     origin: str
+    files: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of images."""

@@ -109,6 +109,7 @@ def collect(
         skipped=tuple(skipped),
         licence=licence,
         origin=origin,
+        files=tuple(names.values()),
     )
 
 

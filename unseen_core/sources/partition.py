@@ -27,7 +27,9 @@ class Split:
     rest: Tensor
 
 
-def split(source: SourceImages, *, fit: int, held_out: int, seed: int) -> Split:
+def split(
+    source: SourceImages, *, fit: int, held_out: int, seed: int, pool: int | None = None
+) -> Split:
     """Return which images of a domain are fit, which held out and which neither.
 
     Groups are ordered by SHA-256 of (seed, id) and go whole to one side: held-out first, fit
@@ -40,6 +42,8 @@ def split(source: SourceImages, *, fit: int, held_out: int, seed: int) -> Split:
         fit: Number of fit images, >= 1.
         held_out: Number of held-out images, >= 1.
         seed: Any integer.
+        pool: Both sides are taken from the first ``pool`` images in the source's order, so that
+            more images may be added behind them without moving one; None: from all.
 
     Raises:
         UnseenError: Too few images.
@@ -47,22 +51,26 @@ def split(source: SourceImages, *, fit: int, held_out: int, seed: int) -> Split:
     for name, count in (("fit", fit), ("held_out", held_out)):
         if count < 1:
             raise UnseenError(f"domain {source.domain}: {name} must be >= 1, not {count}")
-    if fit + held_out > len(source):
-        name = "fit" if held_out < len(source) else "held_out"
+    among = len(source) if pool is None else min(pool, len(source))
+    if fit + held_out > among:
+        name = "fit" if held_out < among else "held_out"
         raise UnseenError(
-            f"domain {source.domain}: {len(source)} images are too few for "
+            f"domain {source.domain}: {among} images are too few for "
             f"fit {fit} and held_out {held_out}; lower {name} or add images"
         )
-    pool = _groups(source, seed)
-    chosen, pool = _take(pool, held_out)
-    references, pool = _take(pool, fit)
+    groups = _groups(source, seed)
+    # A group with a member behind the pool stays whole, and behind it.
+    free = [members for members in groups if max(members) < among]
+    behind = [members for members in groups if max(members) >= among]
+    chosen, free = _take(free, held_out)
+    references, free = _take(free, fit)
     for name, rows in (("held_out", chosen), ("fit", references)):
         if not rows:
             raise UnseenError(
                 f"domain {source.domain}: {name} stays empty, since every free group has more "
                 f"images than asked for; raise {name} or use smaller groups"
             )
-    rest = [row for members in pool for row in members]
+    rest = [row for members in [*free, *behind] for row in members]
     sides = (torch.tensor(rows, dtype=torch.int64) for rows in (references, chosen, rest))
     return Split(*sides)
 

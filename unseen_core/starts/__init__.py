@@ -7,12 +7,15 @@ from unseen_core.errors import UnseenError
 from unseen_core.starts.bands import Bands
 from unseen_core.starts.baseline import Noise, Reconstruction
 from unseen_core.starts.geometric import Geometric
-from unseen_core.starts.prior import Prior
+from unseen_core.starts.leak import Boomerang, SignalLeak
+from unseen_core.starts.prior import Prior, StyleNoise
 from unseen_core.starts.protocol import StartContext, StartSampler, StartStates
 from unseen_core.starts.slerp import Slerp, slerp
+from unseen_core.starts.teleport import Teleport
 
-__all__ = ["STARTS", "Bands", "Geometric", "Noise", "Prior", "Reconstruction", "Slerp",
-           "StartContext", "StartSampler", "StartStates", "build_sampler", "slerp"]
+__all__ = ["STARTS", "Bands", "Boomerang", "Geometric", "Noise", "Prior", "Reconstruction",
+           "SignalLeak", "Slerp", "StartContext", "StartSampler", "StartStates", "StyleNoise",
+           "Teleport", "build_sampler", "slerp"]
 
 STARTS: Mapping[str, type[StartSampler]] = {
     "noise": Noise,
@@ -21,6 +24,10 @@ STARTS: Mapping[str, type[StartSampler]] = {
     "slerp": Slerp,
     "geometric": Geometric,
     "bands": Bands,
+    "signal-leak": SignalLeak,
+    "boomerang": Boomerang,
+    "teleport": Teleport,
+    "style-noise": StyleNoise,
 }
 
 
@@ -40,18 +47,26 @@ def build_sampler(name: str, settings: Mapping[str, object]) -> StartSampler:
         raise UnseenError(f"samplers.{name}: sampler {kind!r} is not known; "
                           f"use one of {', '.join(STARTS)}")
     known = {f.name: type(f.default) for f in fields(STARTS[kind])}  # type: ignore[arg-type]
-    given = {key: value for key, value in settings.items() if key != "sampler"}
+    given = {key: tuple(value) if isinstance(value, list) else value
+             for key, value in settings.items() if key != "sampler"}
     extra = sorted(set(given) - set(known))
     if extra:
         allowed = ", ".join(sorted(known)) or "no settings"
         raise UnseenError(f"samplers.{name}: {kind} has no setting {extra[0]!r}; "
                           f"it takes {allowed}")
     for key, value in given.items():
-        whole = type(value) is int and known[key] is float
-        if type(value) is not known[key] and not whole:
-            raise UnseenError(f"samplers.{name}.{key}: {value!r} is not of type "
-                              f"{known[key].__name__}")
+        if not _fits(value, known[key]):
+            kind_of = known[key].__name__
+            wanted = "a list of numbers" if kind_of == "tuple" else f"of type {kind_of}"
+            raise UnseenError(f"samplers.{name}.{key}: {settings[key]!r} is not {wanted}")
     try:
         return STARTS[kind](**given)
     except UnseenError as error:
         raise UnseenError(f"samplers.{name}: {error}") from None
+
+
+def _fits(value: object, wanted: type) -> bool:
+    """Say whether a value of a file may fill a field: whole numbers pass for floating ones."""
+    if isinstance(value, tuple) and wanted is tuple:
+        return all(type(number) in (int, float) for number in value)
+    return type(value) is wanted or (type(value) is int and wanted is float)

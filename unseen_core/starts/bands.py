@@ -1,6 +1,7 @@
 """Coarse-to-fine blends: the outline of some images with the details of others."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -46,6 +47,7 @@ class Bands:
         trials: Candidates per start state before giving up; counts only if tested.
     """
 
+    control: ClassVar[bool] = False
     cut: float = 4.0
     coarse: int = 1
     fine: int = 1

@@ -1,12 +1,10 @@
 """The two ends of the scale: nothing of the domain, and nothing but its images."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
-import torch
-
-from unseen_core.errors import UnseenError
 from unseen_core.rng import Streams
-from unseen_core.starts.parents import check_eta
+from unseen_core.starts.parents import check_eta, numbered
 from unseen_core.starts.protocol import StartContext, StartStates
 
 __all__ = ["Noise", "Reconstruction"]
@@ -15,6 +13,8 @@ __all__ = ["Noise", "Reconstruction"]
 @dataclass(frozen=True)
 class Noise:
     """``N(0, I)`` at the mixing level: the fall-back to the seen domain."""
+
+    control: ClassVar[bool] = True
 
     def draw(self, context: StartContext, streams: Streams) -> StartStates:
         """Return standard normal states."""
@@ -30,6 +30,7 @@ class Reconstruction:
             tolerates before it is lost (the bandwidth of arXiv 2310.09213).
     """
 
+    control: ClassVar[bool] = True
     eta: float = 0.0
 
     def __post_init__(self) -> None:
@@ -42,8 +43,6 @@ class Reconstruction:
         Raises:
             UnseenError: If an id is no number.
         """
-        if not all(name.isdecimal() for name in streams.ids):
-            raise UnseenError("reconstruction: sample ids must be numbers, those of references")
-        rows = torch.tensor([int(name) for name in streams.ids]) % context.references.count
+        rows = numbered(streams, context.references.count, "reconstruction")
         states = StartStates.untested(context.references.rows(rows), context.level, rows[:, None])
         return replace(states, eta=self.eta)

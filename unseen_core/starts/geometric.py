@@ -1,6 +1,7 @@
 """Draws that have the measured geometry of the domain: ours."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -44,6 +45,7 @@ class Geometric:
         eta: Share of fresh noise while denoising, 0..1.
     """
 
+    control: ClassVar[bool] = False
     proposal: str = "blend"
     parents: int = 2
     near: int = 0

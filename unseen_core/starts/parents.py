@@ -12,7 +12,7 @@ from unseen_core.geometry import STATISTICS
 from unseen_core.rng import Streams
 from unseen_core.starts.protocol import StartContext, StartStates
 
-__all__ = ["Parents", "check_eta", "dirichlet", "keep_inside"]
+__all__ = ["Parents", "check_eta", "dirichlet", "keep_inside", "numbered"]
 
 
 def check_eta(eta: float) -> None:
@@ -23,6 +23,22 @@ def check_eta(eta: float) -> None:
     """
     if not 0 <= eta <= 1:
         raise UnseenError(f"eta {eta} is out of range; use 0 to 1")
+
+
+def numbered(streams: Streams, count: int, name: str) -> Tensor:
+    """Return the row that each stream's id numbers, from 0 again after ``count``, int64 (n,).
+
+    Args:
+        streams: Their ids are decimal numbers.
+        count: Rows there are.
+        name: The sampler, for the message.
+
+    Raises:
+        UnseenError: If an id is no number.
+    """
+    if not all(key.isdecimal() for key in streams.ids):
+        raise UnseenError(f"{name}: sample ids must be numbers, those of references")
+    return torch.tensor([int(key) for key in streams.ids], dtype=torch.int64) % count
 
 
 @dataclass(frozen=True, eq=False)

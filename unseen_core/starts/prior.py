@@ -1,13 +1,19 @@
-"""Draws from a Gaussian fitted to the inverted images: the paper's sampler without geometry."""
+"""Draws from a Gaussian: of the inverted images, or, as an ablation, of the clean ones."""
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
+import torch
+
+from unseen_core.errors import UnseenError
+from unseen_core.gaussian import Gaussian
+from unseen_core.references import References
 from unseen_core.rng import Streams
 from unseen_core.starts.protocol import StartContext, StartStates
 from unseen_core.truncated import truncated_normal, truncated_variance
 
-__all__ = ["Prior"]
+__all__ = ["Prior", "StyleNoise", "style_law"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,7 @@ class Prior:
             the rest is scaled up, so that the covariance is kept. 0 sets no bound.
     """
 
+    control: ClassVar[bool] = False
     kind: str = "isotropic"
     truncate: float = 0.0
 
@@ -34,3 +41,48 @@ class Prior:
         noise = partial(truncated_normal, bound=self.truncate) if self.truncate else Streams.normal
         x = context.prior(self.kind).sample(streams, noise)
         return StartStates.untested(x.reshape(-1, *context.shape), context.level)
+
+
+@dataclass(frozen=True)
+class StyleNoise:
+    """``x ~ N(mu, diag v)``, mean and variances of the clean images, at full strength.
+
+    Diffusion in Style (Everaert et al., ICCV 2023) starts so at the last level, with a network
+    that was fine-tuned on such noise. A frozen one takes it for noise of power 1: in a direction
+    of learnt variance lambda it makes images of variance
+    ``v lambda / (a^2 lambda + s^2)``, whose contrast is too low wherever v < 1, and drives the
+    mean too far. `SignalLeak` is the form of the idea that needs no training.
+    """
+
+    control: ClassVar[bool] = True
+
+    def draw(self, context: StartContext, streams: Streams) -> StartStates:
+        """Return draws of the style's noise, whatever the level.
+
+        Raises:
+            UnseenError: If there are fewer than 2 fit images.
+        """
+        x = style_law(context.clean).sample(streams)
+        return StartStates.untested(x.reshape(-1, *context.shape), context.level)
+
+
+def style_law(images: References) -> Gaussian:
+    """Return the law of style noise: mean and unbiased variance of every number, no factor.
+
+    Args:
+        images: Clean images, at least 2, of d numbers each.
+
+    Returns:
+        Mean (d,), factor (d, 0) and diagonal (d,).
+
+    Raises:
+        UnseenError: If there are fewer than 2.
+    """
+    if images.count < 2:
+        raise UnseenError(f"style noise: needs at least 2 fit images, has {images.count}; raise "
+                          "the domain's fit parameter")
+    mean = images.mean
+    squares = torch.zeros_like(mean)
+    for _, rows in images.blocks():
+        squares += (rows - mean).square().sum(0)
+    return Gaussian(mean, mean.new_empty(len(mean), 0), squares / (images.count - 1))

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from unseen_core.blends import Law
 from unseen_core.errors import UnseenError
+from unseen_core.gaussian import Gaussian
 from unseen_core.geometry import Envelope, Judge
 from unseen_core.references import References
 from unseen_core.rng import Streams
@@ -37,6 +38,9 @@ class StartContext:
         priors: Laws fitted to the references, by kind.
         envelope: Bounds of the references' geometry.
         neighbours: References per geometric test (K).
+        images: The clean fit images, row by row those of ``references``; samplers ask `clean`.
+        source: Law of the clean images that the network has learnt, its remainder one variance;
+            samplers ask `learnt`.
     """
 
     schedule: Schedule
@@ -45,6 +49,8 @@ class StartContext:
     priors: Mapping[str, Law]
     envelope: Envelope
     neighbours: int = 10
+    images: References | None = None
+    source: Gaussian | None = None
 
     @cached_property
     def judge(self) -> Judge:
@@ -55,6 +61,32 @@ class StartContext:
     def shape(self) -> tuple[int, ...]:
         """Shape (c, h, w) of a state."""
         return self.references.shape
+
+    @property
+    def clean(self) -> References:
+        """The clean fit images; at level 0 they are the references.
+
+        Raises:
+            UnseenError: If the context was made without them.
+        """
+        if self.images is not None:
+            return self.images
+        if self.level != 0:
+            raise UnseenError(f"the start states at level {self.level} need the clean fit images; "
+                              "give StartContext.images")
+        return self.references
+
+    @property
+    def learnt(self) -> Gaussian:
+        """The law of the images that the network has learnt.
+
+        Raises:
+            UnseenError: If the context was made without it.
+        """
+        if self.source is None:
+            raise UnseenError(f"the start states at level {self.level} need the law of what the "
+                              "network has learnt; give StartContext.source")
+        return self.source
 
     def prior(self, kind: str) -> Law:
         """Return the fitted prior of a kind.
@@ -139,7 +171,14 @@ class StartStates:
 
 
 class StartSampler(Protocol):
-    """Draws start states; implementations are frozen dataclasses whose fields are settings."""
+    """Draws start states; implementations are frozen dataclasses whose fields are settings.
+
+    Attributes:
+        control: Whether its images are a measuring stick and no new images of the domain, so
+            that it is never called the best: the seen domain, copies, or a start that must fail.
+    """
+
+    control: ClassVar[bool]
 
     def draw(self, context: StartContext, streams: Streams) -> StartStates:
         """Return ``len(streams)`` start states; row i depends on stream i alone."""

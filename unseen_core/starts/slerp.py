@@ -1,6 +1,7 @@
 """Interpolation between latents on the sphere, as in the reference implementation."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -55,6 +56,7 @@ class Slerp:
         trials: Candidates per start state before giving up, >= 1; counts only with a window.
     """
 
+    control: ClassVar[bool] = False
     partner: str = "reference"
     points: int = 10
     window: str = "none"

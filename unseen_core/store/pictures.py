@@ -36,13 +36,18 @@ def write_pictures(path: Path, images: Tensor, frame: pd.DataFrame) -> None:
     write_frame(path, table)
 
 
-def read_pictures(path: Path) -> tuple[Tensor, pd.DataFrame]:
+def read_pictures(path: Path, limit: int | None = None) -> tuple[Tensor, pd.DataFrame]:
     """Return the images, uint8 (n, 3, h, w), and their provenance without the PNG bytes.
+
+    Args:
+        path: The Parquet file.
+        limit: Read no more than the first so many; None: all.
 
     Raises:
         UnseenError: The file is missing, damaged, empty or not a table of pictures.
     """
     frame = read_frame(path)
+    frame = frame if limit is None else frame.head(limit).copy()
     if "png" not in frame or "id" not in frame:
         raise UnseenError(f"{path}: no columns id and png; give a table of pictures")
     if frame.empty:

@@ -79,3 +79,19 @@ def test_too_few_images_name_domain_count_and_parameter() -> None:
         split(domain(10), fit=0, held_out=5, seed=0)
     with pytest.raises(UnseenError, match="held_out stays empty"):
         split(domain(10, [0] * 10), fit=5, held_out=5, seed=0)
+
+
+def test_images_behind_the_pool_move_neither_side() -> None:
+    first = split(domain(30), fit=8, held_out=6, seed=0)
+    more = split(domain(90), fit=8, held_out=6, seed=0, pool=30)
+    assert rows(more)[:2] == rows(first)[:2]
+    assert sorted(more.rest.tolist()) == sorted([*first.rest.tolist(), *range(30, 90)])
+    assert rows(split(domain(90), fit=8, held_out=6, seed=0))[:2] != rows(first)[:2]
+    assert rows(split(domain(30), fit=8, held_out=6, seed=0, pool=99)) == rows(first)
+    # A group that reaches behind the pool goes there whole.
+    pairs = [i // 2 for i in range(20)]
+    for fit in (4, 5, 6):
+        found = split(domain(20, pairs), fit=fit, held_out=4, seed=0, pool=11)
+        assert max(found.fit.max(), found.held_out.max()) < 10
+    with pytest.raises(UnseenError, match="10 images are too few for fit 8"):
+        split(domain(90), fit=8, held_out=6, seed=0, pool=10)

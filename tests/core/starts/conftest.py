@@ -57,13 +57,16 @@ def law(seed: int, mean: float, rank: int, remainder: float) -> Gaussian:
     return Gaussian(mean + 0.3 * draws[:, 0], 0.5 * draws[:, 1:], torch.tensor(remainder))
 
 
-def context(schedule: Schedule, level: int, references: Tensor) -> StartContext:
-    """What ``fit`` hands to samplers."""
+def context(
+    schedule: Schedule, level: int, references: Tensor, images: Tensor, source: Gaussian
+) -> StartContext:
+    """What ``sample`` hands to samplers."""
     n, states = len(references), References.of(references)
     priors = {kind: fit_law(states, kind=kind) for kind in ("isotropic", "empirical")}
     order = Streams(0, "order", [str(i) for i in range(n)]).choose(n, n)
     return StartContext(schedule, level, states, priors,
-                        Envelope.calibrate(Judge.of(references), order, coverage=0.95))
+                        Envelope.calibrate(Judge.of(references), order, coverage=0.95),
+                        images=References.of(images), source=source)
 
 
 @pytest.fixture(scope="session")
@@ -74,5 +77,6 @@ def world() -> World:
     model, grid = GaussianEps(schedule, SHAPE, source), schedule.grid(60, LEVEL)
     images = target.sample(Streams(2, "images", [str(i) for i in range(N)])).reshape(N, *SHAPE)
     latents = invert(model, images, grid)
-    return World(source, target, images, grid, model, latents, context(schedule, LEVEL, latents),
-                 context(schedule, 0, images))
+    both = (context(schedule, level, states, images, source)
+            for level, states in ((LEVEL, latents), (0, images)))
+    return World(source, target, images, grid, model, latents, *both)

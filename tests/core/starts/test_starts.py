@@ -14,11 +14,15 @@ from unseen_core.gaussian import Gaussian
 from unseen_core.starts import (
     STARTS,
     Bands,
+    Boomerang,
     Geometric,
     Noise,
     Prior,
     Reconstruction,
+    SignalLeak,
     Slerp,
+    StyleNoise,
+    Teleport,
     build_sampler,
     slerp,
 )
@@ -117,6 +121,40 @@ def bands_row(world) -> None:
     assert ((world.denoised(starts.x).mean(0) - world.target.mean).abs() < 5 * error).all()
 
 
+def leak_row(world) -> None:
+    """Draws have the law of noised images, and end where that law does."""
+    starts = SignalLeak("low-rank", 8).draw(world.context, world.streams(SAMPLES))
+    law = Gaussian.fit(world.images.flatten(1), kind="low-rank", rank=8)
+    noised = law.at(world.context.schedule, world.context.level)
+    assert_law(starts.x.flatten(1).double(), noised.mean, dense(noised), share=1 / SAMPLES)
+    assert_law(world.denoised(starts.x), *through(world, noised.mean, dense(noised)),
+               share=1 / SAMPLES)
+
+
+def boomerang_row(world) -> None:
+    """Over all images the states have the law of noised images, mixed as they are drawn."""
+    starts = Boomerang().draw(world.context, world.streams(SAMPLES))
+    law = Gaussian.fit(world.images.flatten(1), kind="empirical")
+    noised = law.at(world.context.schedule, world.context.level)
+    assert_law(starts.x.flatten(1).double(), noised.mean, dense(noised), share=1 / SAMPLES)
+
+
+def teleport_row(world) -> None:
+    """Images of the network's own law, whatever the references are."""
+    starts = Teleport().draw(world.context, world.streams(SAMPLES))
+    source = world.source
+    assert_law(world.denoised(starts.x), source.mean, dense(source), share=1.2 / SAMPLES)
+
+
+def style_noise_row(world) -> None:
+    """Mean and variances of the images at full strength, and the bias that they end with."""
+    starts = StyleNoise().draw(world.context, world.streams(SAMPLES))
+    flat = world.images.flatten(1)
+    mean, covariance = flat.mean(0), flat.var(0).diag()
+    assert_law(starts.x.flatten(1).double(), mean, covariance, share=1 / SAMPLES)
+    assert_law(world.denoised(starts.x), *through(world, mean, covariance), share=1 / SAMPLES)
+
+
 ROWS: dict[str, Callable[..., None]] = {
     "noise": noise_row,
     "reconstruction": reconstruction_row,
@@ -124,6 +162,10 @@ ROWS: dict[str, Callable[..., None]] = {
     "slerp": slerp_row,
     "geometric": geometric_row,
     "bands": bands_row,
+    "signal-leak": leak_row,
+    "boomerang": boomerang_row,
+    "teleport": teleport_row,
+    "style-noise": style_noise_row,
 }
 
 
@@ -219,7 +261,9 @@ def test_slerp_turns_evenly_and_goes_straight_between_parallels() -> None:
     torch.testing.assert_close(third, torch.stack([wanted, torch.tensor([10 / 3, 0]).double()]))
 
 
-@pytest.mark.parametrize("sampler", [Prior("empirical"), Slerp(), Noise(), Slerp("isotropic")])
+@pytest.mark.parametrize("sampler", [
+    Prior("empirical"), Slerp(), Noise(), Slerp("isotropic"), SignalLeak("dct", 2), Teleport(),
+    SignalLeak("dct", 1, (0.0, 0.5, -0.5)), Boomerang(), StyleNoise()])
 def test_a_row_depends_on_its_own_stream(world, sampler) -> None:
     together = sampler.draw(world.context, world.streams(5))
     alone = sampler.draw(world.context, world.streams(5)[[3]])
@@ -231,6 +275,13 @@ def test_build_sampler_sets_fields() -> None:
     assert build_sampler("mine", {"sampler": "slerp", "points": 3}) == Slerp(points=3)
     found = build_sampler("mine", {"sampler": "geometric", "alpha": 2, "shell": False})
     assert found == Geometric(alpha=2.0, shell=False)
+    found = build_sampler("mine", {"sampler": "signal-leak", "rank": 1, "color": [0, 0.5, -1]})
+    assert found == SignalLeak(rank=1, color=(0.0, 0.5, -1.0))
+
+
+def test_controls_are_no_new_images_of_the_domain() -> None:
+    controls = {name for name, sampler in STARTS.items() if sampler.control}
+    assert controls == {"noise", "reconstruction", "teleport", "style-noise"}
 
 
 @pytest.mark.parametrize(
@@ -254,6 +305,11 @@ def test_build_sampler_sets_fields() -> None:
         ({"sampler": "slerp", "points": 0}, "points 0 is too few"),
         ({"sampler": "slerp", "trials": 0}, "trials 0 is too few"),
         ({"sampler": "prior", "truncate": 0.01}, "truncate 0.01 is out of range"),
+        ({"sampler": "signal-leak", "color": 0.5}, r"color: 0.5 is not a list of numbers"),
+        ({"sampler": "signal-leak", "color": [0, "x", 0]}, "'x', 0. is not a list of numbers"),
+        ({"sampler": "signal-leak", "kind": "isotropic"}, "no kind of leak; use one of diagonal"),
+        ({"sampler": "boomerang", "eta": 2}, "eta 2 is out of range"),
+        ({"sampler": "teleport", "level": 3}, "no setting 'level'; it takes no settings"),
     ],
 )
 def test_build_sampler_names_the_mend(settings: dict[str, object], words: str) -> None:

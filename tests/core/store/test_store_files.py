@@ -160,6 +160,8 @@ def test_pictures(tmp_path: Path) -> None:
     write_pictures(tmp_path / "a.parquet", images, frame)
     back, provenance = read_pictures(tmp_path / "a.parquet")
     assert torch.equal(back, images) and back.dtype == torch.uint8
+    few, named = read_pictures(tmp_path / "a.parquet", limit=2)
+    assert torch.equal(few, images[:2]) and named["id"].tolist() == ["a", "b"]
     pd.testing.assert_frame_equal(provenance, frame.reset_index(drop=True))
     assert "png" not in frame
     write_pictures(tmp_path / "b.parquet", images.clone(), frame.copy())

@@ -1,0 +1,230 @@
+"""The commands of the related works: their stages, and the applications on the user's folders."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unseen_core.errors import UnseenError
+
+__all__ = ["Domain", "Model", "register", "stage"]
+
+Model = Annotated[str, typer.Option(help="A model of params.yaml.")]
+Domain = Annotated[str, typer.Option(help="A domain of params.yaml.")]
+Images = Annotated[Path, typer.Argument(help="Folder or zip of images.")]
+Out = Annotated[Path, typer.Argument(help="The folder to be made.")]
+OneModel = Annotated[str | None, typer.Option(help="A fetched model; by default the first.")]
+Fraction = Annotated[float, typer.Option(help="How far images are noised: 0, not, to 1, wholly.")]
+NumberOfCopies = Annotated[int, typer.Option(min=1, help="Outputs of each image.")]
+Eta = Annotated[float, typer.Option(min=0, max=1, help="Fresh noise on the way down.")]
+Steps = Annotated[int, typer.Option(min=2, help="Network calls from noise down.")]
+Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
+Pipeline = Annotated[Path | None, typer.Option(help="Or a Stable Diffusion folder.")]
+Prompt = Annotated[str, typer.Option(help="What the pipeline's images show.")]
+Guidance = Annotated[float, typer.Option(help="Classifier-free; 1 is none.")]
+
+
+def stage(name: str, /, **targets: str | None) -> None:
+    """Run a stage on what was named; paths are made of names that params.yaml defines only.
+
+    Args:
+        name: The stage, a module of ``flows``.
+        targets: Names under ``model``, ``domain`` or ``name`` (a download); None is left out.
+
+    Raises:
+        UnseenError: If params.yaml does not define a name.
+    """
+    from flows.params import load_params
+    from flows.stage import run_stage
+
+    named = {key: value for key, value in targets.items() if value is not None}
+    params = load_params()
+    known = {"model": params.model, "domain": params.domain, "name": params.download}
+    for key, value in named.items():
+        known[key](value)
+    run_stage(name, named)
+
+
+def applications(model: Model) -> None:
+    """Measure Boomerang's three applications on domains of params.yaml."""
+    stage("applications", model=model)
+
+
+def anonymise(
+    images: Images,
+    out: Out,
+    model: OneModel = None,
+    fraction: Fraction = 0.3,
+    copies: NumberOfCopies = 1,
+    eta: Eta = 1.0,
+    steps: Steps = 40,
+    seed: Seed = 0,
+    pipeline: Pipeline = None,
+    prompt: Prompt = "",
+    guidance: Guidance = 1.0,
+) -> None:
+    """Change images until simple matchers lose track of them; no privacy guarantee."""
+    made = _copies("anonymise", images, out, model, pipeline, {
+        "fraction": fraction, "copies": copies, "eta": eta, "steps": steps, "seed": seed,
+        "prompt": prompt, "guidance": guidance})
+    traced = made.get("top1")
+    share = "" if traced is None else (f", {traced:.0%} traced to their source (guessing: "
+                                       f"{made['top1_chance']:.0%})")
+    typer.echo(f"{out}: {made['outputs']} images{share}; {made['notice']}. manifest.csv names the "
+               "sources: keep it back")
+
+
+def augment(
+    images: Images,
+    out: Out,
+    model: OneModel = None,
+    fraction: Fraction = 0.1,
+    copies: NumberOfCopies = 4,
+    eta: Eta = 1.0,
+    steps: Steps = 40,
+    seed: Seed = 0,
+    pipeline: Pipeline = None,
+    prompt: Prompt = "",
+    guidance: Guidance = 1.0,
+) -> None:
+    """Add copies to a labelled folder, one subfolder a class, and tell whether they help."""
+    made = _copies("augment", images, out, model, pipeline, {
+        "fraction": fraction, "copies": copies, "eta": eta, "steps": steps, "seed": seed,
+        "prompt": prompt, "guidance": guidance})
+    found = ", ".join(f"{key.removeprefix('accuracy ')} {value:.3f}"
+                      for key, value in made.items() if key.startswith("accuracy "))
+    typer.echo(f"{out}: {made['outputs']} copies beside their originals; accuracy {found} "
+               "(intervals: report.json)")
+
+
+def enhance(
+    images: Images,
+    out: Out,
+    model: OneModel = None,
+    factor: Annotated[int, typer.Option(min=1, help="Sides of the result over those given.")] = 4,
+    passes: Annotated[int, typer.Option(min=1, help="Times noised and denoised.")] = 1,
+    fraction: Fraction = 0.03,
+    originals: Annotated[Path | None, typer.Option(
+        help="The true large images, of the same names, to measure by.")] = None,
+    eta: Eta = 1.0,
+    steps: Steps = 40,
+    seed: Seed = 0,
+    pipeline: Pipeline = None,
+    prompt: Prompt = "",
+    guidance: Guidance = 1.0,
+) -> None:
+    """Enlarge small images, with detail of what the network has seen."""
+    made = _copies("enhance", images, out, model, pipeline, {
+        "factor": factor, "passes": passes, "fraction": fraction, "eta": eta, "steps": steps,
+        "seed": seed, "prompt": prompt, "guidance": guidance,
+        "originals": None if originals is None else str(originals)})
+    verdict = made.get("beats_bicubic")
+    words = {None: "not compared: no --originals", True: "better than bicubic enlargement",
+             False: "not better than bicubic enlargement"}
+    typer.echo(f"{out}: {made['outputs']} images; {words[verdict]}")
+
+
+def _copies(
+    name: str, images: Path, out: Path, model: str | None, pipeline: Path | None,
+    settings: dict[str, object],
+) -> dict[str, object]:
+    """Run one of Boomerang's applications on a folder; without a network, with the first model."""
+    from flows.boomerang.copies import Request
+    from flows.params import load_params
+    from flows.stage import run_stage
+
+    if pipeline is None and model is None:
+        model = load_params().pipeline.models[0]
+    request = Request.model_validate({
+        **settings, "images": str(images), "out": str(out), "model": model,
+        "pipeline": None if pipeline is None else str(pipeline)})
+    return run_stage(name, {"request": request.model_dump_json(exclude_defaults=True)})
+
+
+def generate(
+    images: Annotated[Path, typer.Argument(help="Folder or zip of example images.")],
+    out: Annotated[Path, typer.Argument(help="The folder to be made.")],
+    sampler: Annotated[str, typer.Option(
+        help="signal-leak, boomerang, style-noise or noise.")] = "signal-leak",
+    level: Annotated[int | None, typer.Option(
+        help="Of the start states, 0 to T; T for noise and style-noise.")] = None,
+    settings: Annotated[list[str] | None, typer.Option(
+        "--set", help="A setting of the sampler, as kind=dct; may be repeated.")] = None,
+    model: Annotated[str | None, typer.Option(help="A fetched model of params.yaml.")] = None,
+    pipeline: Annotated[Path | None, typer.Option(
+        help="Or a Stable Diffusion folder, as diffusers saves it.")] = None,
+    prompt: Annotated[str, typer.Option(help="What the pipeline is to show.")] = "",
+    negative: Annotated[str, typer.Option(help="And what not, under guidance.")] = "",
+    guidance: Annotated[float, typer.Option(help="Classifier-free; 1 is none.")] = 1.0,
+    count: Annotated[int, typer.Option(help="Images.")] = 16,
+    steps: Annotated[int, typer.Option(help="Network calls an image.")] = 50,
+    method: Annotated[str | None, typer.Option(
+        help="Solver; by default that of params.yaml, and ddim under guidance.")] = None,
+    seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
+) -> None:
+    """Make new images after a folder of examples, without inverting them."""
+    from flows.generate import Request, read_settings
+    from flows.stage import run_stage
+
+    request = Request(
+        images=str(images), out=str(out), sampler=sampler, settings=read_settings(settings or []),
+        level=level, count=count, steps=steps, seed=seed, method=method, model=model,
+        pipeline=None if pipeline is None else str(pipeline), prompt=prompt, negative=negative,
+        guidance=guidance)
+    made = run_stage("generate", {"request": request.model_dump_json(exclude_defaults=True)})
+    typer.echo(f"{out}: {made['images']} images, manifest.csv and sheet.png")
+
+
+def finetune_pipeline(
+    images: Annotated[Path, typer.Argument(help="Folder or zip of example images.")],
+    out: Annotated[Path, typer.Argument(help="The folder to be made, a pipeline itself.")],
+    pipeline: Annotated[Path, typer.Option(help="A Stable Diffusion folder; stays as it is.")],
+    prompt: Annotated[str, typer.Option(help="What the images show.")] = "",
+    noise: Annotated[str, typer.Option(help="style or white")] = "style",
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 500,
+    batch: Annotated[int, typer.Option(help="Images per step.")] = 4,
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-5,
+    seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
+) -> None:
+    """Train a copy of a latent diffusion model on a folder of images."""
+    from flows.finetune_pipeline import Request
+    from flows.stage import run_stage
+
+    if noise not in ("style", "white"):
+        raise UnseenError(f"--noise {noise!r} is not known; use style or white")
+    request = Request(
+        images=str(images), out=str(out), pipeline=str(pipeline), prompt=prompt, noise=noise,
+        steps=steps, batch=batch, learning_rate=learning_rate, seed=seed)
+    run_stage("finetune_pipeline", {"request": request.model_dump_json(exclude_defaults=True)})
+    typer.echo(f"{out}: a pipeline; give it to `generate --pipeline`, with the same prompt")
+
+
+def finetune(model: Model, domain: Domain) -> None:
+    """Train copies of the network on a few fit images: the trained baseline."""
+    stage("finetune", model=model, domain=domain)
+
+
+def trajectory(model: Model) -> None:
+    """Compare the network's trajectories with those of a Gaussian model in closed form."""
+    stage("trajectory", model=model)
+
+
+def steer(model: Model) -> None:
+    """Skip calls in closed form, set colours, vary and search the images of a network."""
+    stage("steer", model=model)
+
+
+def register(app: typer.Typer) -> None:
+    """Add every command of this module to the command line."""
+    for command in (
+        anonymise,
+        applications,
+        augment,
+        enhance,
+        finetune,
+        finetune_pipeline,
+        generate,
+        trajectory,
+        steer,
+    ):
+        app.command()(command)

@@ -1,0 +1,1 @@
+"""What the stages ``trajectory`` and ``steer`` are made of: runs, tables, studies and plots."""
