@@ -1,5 +1,6 @@
 """The commands of the related works: their stages, and the applications on the user's folders."""
 
+from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
@@ -9,19 +10,31 @@ from unseen_core.errors import UnseenError
 
 __all__ = ["Domain", "Model", "register", "stage"]
 
+
+def _finite(option: typer.CallbackParam, value: float) -> float:
+    """Return a number; JSON, in which requests travel, has no others."""
+    if not isfinite(value):
+        name = str(option.name).replace("_", "-")
+        raise UnseenError(f"--{name} {value} is no finite number; give one")
+    return value
+
+
 Model = Annotated[str, typer.Option(help="A model of params.yaml.")]
 Domain = Annotated[str, typer.Option(help="A domain of params.yaml.")]
 Images = Annotated[Path, typer.Argument(help="Folder or zip of images.")]
 Out = Annotated[Path, typer.Argument(help="The folder to be made.")]
 OneModel = Annotated[str | None, typer.Option(help="A fetched model; by default the first.")]
-Fraction = Annotated[float, typer.Option(help="How far images are noised: 0, not, to 1, wholly.")]
+Fraction = Annotated[float, typer.Option(
+    callback=_finite, help="How far images are noised, from 0 (not at all) to 1 (wholly).")]
 NumberOfCopies = Annotated[int, typer.Option(min=1, help="Outputs of each image.")]
-Eta = Annotated[float, typer.Option(min=0, max=1, help="Fresh noise on the way down.")]
+Eta = Annotated[float, typer.Option(min=0, max=1, help="Share of fresh noise on the way down.")]
 Steps = Annotated[int, typer.Option(min=2, help="Network calls from noise down.")]
 Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
-Pipeline = Annotated[Path | None, typer.Option(help="Or a Stable Diffusion folder.")]
+Pipeline = Annotated[Path | None, typer.Option(
+    help="Or a Stable Diffusion folder, as diffusers saves it.")]
 Prompt = Annotated[str, typer.Option(help="What the pipeline's images show.")]
-Guidance = Annotated[float, typer.Option(help="Classifier-free; 1 is none.")]
+Guidance = Annotated[float, typer.Option(
+    callback=_finite, help="Classifier-free guidance; 1 is none.")]
 
 
 def stage(name: str, /, **targets: str | None) -> None:
@@ -67,7 +80,9 @@ def anonymise(
     made = _copies("anonymise", images, out, model, pipeline, {
         "fraction": fraction, "copies": copies, "eta": eta, "steps": steps, "seed": seed,
         "prompt": prompt, "guidance": guidance})
-    traced = made.get("top1")
+    # Of two matchers, the one that traces more: the other would promise too much.
+    traced = max((float(str(made[key])) for key in ("top1", "top1_pixels") if key in made),
+                 default=None)
     share = "" if traced is None else (f", {traced:.0%} traced to their source (guessing: "
                                        f"{made['top1_chance']:.0%})")
     typer.echo(f"{out}: {made['outputs']} images{share}; {made['notice']}. manifest.csv names the "
@@ -130,15 +145,19 @@ def _copies(
 ) -> dict[str, object]:
     """Run one of Boomerang's applications on a folder; without a network, with the first model."""
     from flows.boomerang.copies import Request
-    from flows.params import load_params
     from flows.stage import run_stage
 
-    if pipeline is None and model is None:
-        model = load_params().pipeline.models[0]
     request = Request.model_validate({
-        **settings, "images": str(images), "out": str(out), "model": model,
+        **settings, "images": str(images), "out": str(out), "model": _first(model, pipeline),
         "pipeline": None if pipeline is None else str(pipeline)})
     return run_stage(name, {"request": request.model_dump_json(exclude_defaults=True)})
+
+
+def _first(model: str | None, pipeline: Path | None) -> str | None:
+    """Return the first model where no network is named."""
+    from flows.params import load_params
+
+    return load_params().pipeline.models[0] if model is None and pipeline is None else model
 
 
 def generate(
@@ -147,15 +166,14 @@ def generate(
     sampler: Annotated[str, typer.Option(
         help="signal-leak, boomerang, style-noise or noise.")] = "signal-leak",
     level: Annotated[int | None, typer.Option(
-        help="Of the start states, 0 to T; T for noise and style-noise.")] = None,
+        help="Of the start states, 0 (clean) to T; noise and style-noise need none.")] = None,
     settings: Annotated[list[str] | None, typer.Option(
         "--set", help="A setting of the sampler, as kind=dct; may be repeated.")] = None,
-    model: Annotated[str | None, typer.Option(help="A fetched model of params.yaml.")] = None,
-    pipeline: Annotated[Path | None, typer.Option(
-        help="Or a Stable Diffusion folder, as diffusers saves it.")] = None,
+    model: OneModel = None,
+    pipeline: Pipeline = None,
     prompt: Annotated[str, typer.Option(help="What the pipeline is to show.")] = "",
     negative: Annotated[str, typer.Option(help="And what not, under guidance.")] = "",
-    guidance: Annotated[float, typer.Option(help="Classifier-free; 1 is none.")] = 1.0,
+    guidance: Guidance = 1.0,
     count: Annotated[int, typer.Option(help="Images.")] = 16,
     steps: Annotated[int, typer.Option(help="Network calls an image.")] = 50,
     method: Annotated[str | None, typer.Option(
@@ -168,7 +186,8 @@ def generate(
 
     request = Request(
         images=str(images), out=str(out), sampler=sampler, settings=read_settings(settings or []),
-        level=level, count=count, steps=steps, seed=seed, method=method, model=model,
+        level=level, count=count, steps=steps, seed=seed, method=method,
+        model=_first(model, pipeline),
         pipeline=None if pipeline is None else str(pipeline), prompt=prompt, negative=negative,
         guidance=guidance)
     made = run_stage("generate", {"request": request.model_dump_json(exclude_defaults=True)})
@@ -183,7 +202,7 @@ def finetune_pipeline(
     noise: Annotated[str, typer.Option(help="style or white")] = "style",
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 500,
     batch: Annotated[int, typer.Option(help="Images per step.")] = 4,
-    learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-5,
+    learning_rate: Annotated[float, typer.Option(callback=_finite, help="Of AdamW.")] = 1e-5,
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
 ) -> None:
     """Train a copy of a latent diffusion model on a folder of images."""
@@ -216,15 +235,7 @@ def steer(model: Model) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add every command of this module to the command line."""
-    for command in (
-        anonymise,
-        applications,
-        augment,
-        enhance,
-        finetune,
-        finetune_pipeline,
-        generate,
-        trajectory,
-        steer,
-    ):
-        app.command()(command)
+    for command in (trajectory, steer, applications, finetune):
+        app.command(rich_help_panel="Stages of the related works")(command)
+    for command in (generate, anonymise, augment, enhance, finetune_pipeline):
+        app.command(rich_help_panel="On your own folders")(command)

@@ -12,8 +12,9 @@ from flows.resume import scratch
 from flows.run import Run
 from flows.sections import Section
 from flows.stage import stage
-from flows.user_folders import check_out, read_images
+from flows.user_folders import check_out, check_pipeline, read_images
 from unseen_core.device import pick_device
+from unseen_core.errors import UnseenError
 from unseen_core.store import file_hash, fingerprint, read_json, write_json
 
 __all__ = ["Request", "finetune_pipeline"]
@@ -64,13 +65,16 @@ def finetune_pipeline(run: Run, *, request: str) -> dict[str, object]:
 
     asked, params = Request.model_validate_json(request), load_params()
     out, frozen = Path(asked.out), Path(asked.pipeline)
-    check_out(out)
+    check_out(Path(asked.images), out)
+    check_pipeline(frozen)
     config = FinetuneConfig(steps=asked.steps, batch=asked.batch, seed=asked.seed,
                             learning_rate=asked.learning_rate)
     device = pick_device(params.compute.device)
     share_cores(params, device)
     model = load_latent_diffusion(frozen, prompt=asked.prompt, device=device)
     source = read_images(params, asked.images, model.size, run)
+    if asked.noise == "style" and len(source) < 2:
+        raise UnseenError(f"{asked.images} has one image; --noise style needs 2 or more")
     files = {file.relative_to(frozen).as_posix(): file for file in pipeline_files(frozen)}
     weights = fingerprint({name: file_hash(file) for name, file in files.items()})
     settings = asked.model_dump(exclude={"out", "images", "pipeline"}) | {

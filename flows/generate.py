@@ -1,7 +1,7 @@
 """Stage ``generate``: new images after a folder of examples, without inverting any of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -37,6 +37,7 @@ ALONE = ("signal-leak", "boomerang", "style-noise", "noise")
 """Samplers that need clean images alone: no latents, no fitted prior, no law of the seen domain."""
 NOISE = "noise.safetensors"
 """In a tuned pipeline's folder: the law of the noise that it starts from."""
+_LAWS = ("signal-leak", "style-noise")  # fitted to two examples or more
 _SHEET, _COLUMNS = 64, 8
 
 
@@ -83,7 +84,7 @@ def generate(run: Run, *, request: str) -> dict[str, object]:
     """
     asked, params = Request.model_validate_json(request), load_params()
     out = Path(asked.out)
-    check_out(out)
+    check_out(Path(asked.images), out)
     if asked.count < 1:
         raise UnseenError(f"--count {asked.count} is too few; use 1 or more")
     method = asked.method or (params.solver.method if asked.guidance == 1 else "ddim")
@@ -97,10 +98,17 @@ def generate(run: Run, *, request: str) -> dict[str, object]:
                           negative=asked.negative, guidance=asked.guidance, device=device)
     source = read_images(params, asked.images, opened.size, run)
     tuned = _tuned_noise(asked)
+    if asked.sampler in _LAWS and tuned is None and len(source) < 2:
+        raise UnseenError(f"{asked.images} has one image; --sampler {asked.sampler} needs 2 or "
+                          "more")
     level = _level(asked, opened, tuned)
     schedule = opened.network.schedule
     grid = schedule.grid(asked.steps, level, spacing=params.solver.spacing) if level else (0,)
+    values = _effective(sampler) if tuned is None else {"noise": NOISE}
     settings = asked.model_dump(exclude={"out", "images", "model", "pipeline"}) | {
+        "settings": values,
+        "examples": source.ids,
+        "skipped": [{"file": file, "reason": reason} for file, reason in source.skipped],
         "weights": opened.weights, "network": opened.name, "level": level, "grid": list(grid),
         "method": method, "size": opened.size, "crop": params.images.crop,
         "precision": params.denoise.precision, "batch": opened.batch}
@@ -135,7 +143,7 @@ def generate(run: Run, *, request: str) -> dict[str, object]:
                            for key in ("images", "parents"))
         frame = pd.DataFrame({
             "file": [f"{name}.png" for name in ids], "sampler": asked.sampler,
-            "settings": [_text(asked.settings)] * len(ids), "level": level, "steps": len(grid) - 1,
+            "settings": _text(values), "level": level, "steps": len(grid) - 1,
             "method": method, "seed": asked.seed, "network": opened.name,
             "weights": opened.weights, "prompt": asked.prompt, "negative": asked.negative,
             "guidance": asked.guidance,
@@ -188,6 +196,8 @@ def _sampler(asked: Request) -> StartSampler:
     if asked.sampler not in ALONE:
         raise UnseenError(f"--sampler {asked.sampler} is not one that needs images alone; use one "
                           f"of {', '.join(ALONE)}")
+    if "sampler" in asked.settings:
+        raise UnseenError("--set names no sampler; use --sampler")
     try:
         return build_sampler("--set", {"sampler": asked.sampler, **asked.settings})
     except UnseenError as error:
@@ -207,13 +217,14 @@ def _level(asked: Request, opened: Opened, tuned: Path | None) -> int:
     schedule = opened.network.schedule
     if asked.level is None:
         if asked.sampler not in ("noise", "style-noise"):
-            raise UnseenError(f"--sampler {asked.sampler} needs --level, 1 to {schedule.top}")
+            raise UnseenError(f"--sampler {asked.sampler} needs --level, 0 to {schedule.top}; "
+                              "higher ones leave more to the network")
         return schedule.top
     if tuned is not None and asked.level != schedule.top:
         raise UnseenError(f"{tuned}: the network was tuned on this noise at level {schedule.top}; "
                           "leave --level out")
-    if asked.level:
-        schedule.check_level(asked.level, "--level")
+    if not 0 <= asked.level <= schedule.top:
+        raise UnseenError(f"--level {asked.level} is out of range; use 0 to {schedule.top}")
     return asked.level
 
 
@@ -237,6 +248,12 @@ def _starts(
         raise UnseenError(f"{tuned}: {x.shape[1]} numbers, not those of states "
                           f"{tuple(context.shape)}; tune the pipeline again")
     return StartStates.untested(x.reshape(-1, *context.shape), context.level)
+
+
+def _effective(sampler: StartSampler) -> dict[str, object]:
+    """Return all settings of a sampler, those left at their defaults too, as JSON has them."""
+    found = {field.name: getattr(sampler, field.name) for field in fields(sampler)}  # type: ignore[arg-type]
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
 
 
 def _text(settings: dict[str, object]) -> str:

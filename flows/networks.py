@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.params import Params
+from flows.user_folders import check_pipeline
 from unseen_core.codec import Pixels
 from unseen_core.errors import UnseenError
 from unseen_core.store import file_hash, fingerprint
@@ -70,6 +71,7 @@ def open_network(
     precision, setting = params.denoise.precision, params.denoise.batch
     batch = setting if isinstance(setting, int) else _BATCH
     if pipeline is not None:
+        check_pipeline(pipeline)
         from unseen_core.checkpoints.pipeline import pipeline_files
         from unseen_core.latent_diffusion import load_latent_diffusion
 

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from flows.boomerang.manifest import classes_of, has_classes, write_images
 from flows.cores import share_cores
-from flows.generate import read_images
 from flows.networks import Opened, open_network
 from flows.params import Params, load_params
 from flows.resume import scratch
 from flows.run import Run
 from flows.sections import Count, Section
+from flows.user_folders import check_place, read_images, same_names
 from unseen_core.applications import boomerang, grid_through, level_of
 from unseen_core.batch import naming_memory
 from unseen_core.device import pick_device
@@ -79,6 +79,7 @@ class Copies:
         images: The copies, uint8 (n * copies, 3, size, size), those of an original together.
         rows: The original of each copy, int64.
         level: Where originals were noised to.
+        originals: The true large images, uint8 (n, 3, size, size), where they are given.
     """
 
     params: Params
@@ -88,6 +89,7 @@ class Copies:
     images: Tensor
     rows: Tensor
     level: int
+    originals: Tensor | None
 
 
 def copy_folder(
@@ -122,7 +124,7 @@ def copy_folder(
         UnseenError: If the request is unusable or ``out`` holds anything else.
     """
     params, out = load_params(), Path(asked.out)
-    _check_place(Path(asked.images), out)
+    check_place(Path(asked.images), out)
     device = pick_device(params.compute.device)
     workers = share_cores(params, device)
     folder = None if asked.pipeline is None else Path(asked.pipeline)
@@ -132,12 +134,22 @@ def copy_folder(
         raise UnseenError(f"--factor {asked.factor}: images of {opened.size} pixels would be made "
                           "from fewer than 8, or from part of a pixel; use a smaller factor")
     schedule = opened.network.schedule
-    level = level_of(asked.fraction, schedule)
+    try:
+        level = level_of(asked.fraction, schedule)
+    except UnseenError as error:
+        raise UnseenError(f"--{error}") from None
     grid = grid_through(schedule, [level], steps=asked.steps, spacing=params.solver.spacing)
     method = params.solver.method if asked.guidance == 1 else "ddim"
     source = read_images(params, asked.images, opened.size // asked.factor, run)
     if classes == "needed":
         classes_of(source, asked.images)
+    originals = None
+    if asked.originals is not None:
+        large = read_images(params, asked.originals, opened.size, run)
+        originals = same_names(large, source, asked.originals)
+        if len(source) * asked.copies < 2:
+            raise UnseenError(f"{asked.originals}: one image gives no interval; leave --originals "
+                              "out")
     labelled = classes == "needed" or (classes == "kept" and has_classes(source))
     places = ("images", "out", "model", "pipeline", "originals")
     settings = asked.model_dump(exclude=set(places)) | {
@@ -171,7 +183,8 @@ def copy_folder(
     with work:
         run.map(make, parts, name=lambda part: f"{opened.name}/{out.name}/{_file(part)}",
                 workers=workers)
-        copies = Copies(params, opened, source, starts, _joined(work, parts), rows, level)
+        copies = Copies(params, opened, source, starts, _joined(work, parts), rows, level,
+                        originals)
         found = measure(copies)
         outcome = {"outputs": len(rows), "out": asked.out} | {
             key: value for key, value in found.items() if not isinstance(value, list | dict)}
@@ -187,14 +200,6 @@ def copy_folder(
             "skipped": [{"file": file, "reason": reason} for file, reason in source.skipped]})
         shutil.rmtree(work.folder)
     return outcome
-
-
-def _check_place(images: Path, out: Path) -> None:
-    """Refuse an output among the originals, which would become originals themselves."""
-    if out.resolve().is_relative_to(images.resolve()):
-        raise UnseenError(f"{out} lies in {images}; name a folder outside it")
-    if out.exists() and not out.is_dir():
-        raise UnseenError(f"{out} is no folder; name one that is new or empty")
 
 
 def _begin(out: Path, mark: str, settings: dict[str, object]) -> dict[str, object] | None:

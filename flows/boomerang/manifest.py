@@ -19,7 +19,7 @@ def classes_of(source: SourceImages, path: str) -> list[str]:
     """Return the class of every image: the name of the subfolder that it lies in.
 
     Raises:
-        UnseenError: If an image lies in no subfolder, or all lie in one.
+        UnseenError: If an image lies in no subfolder, all lie in one, or one lies alone.
     """
     for file in source.files:
         if "/" not in file:
@@ -29,6 +29,10 @@ def classes_of(source: SourceImages, path: str) -> list[str]:
     if len(set(names)) < 2:
         raise UnseenError(f"{path}: one class only, {names[0]}; give a subfolder for each of two "
                           "or more")
+    lonely = next((name for name in names if names.count(name) < 2), None)
+    if lonely is not None:
+        raise UnseenError(f"{path}: class {lonely} has one image; give two or more, one to train "
+                          "with and one to test")
     return names
 
 

@@ -59,12 +59,14 @@ def test_a_pipeline_makes_images_after_examples(project, command):
     assert table["file"].tolist() == [f"{i:05d}.png" for i in range(4)]
     row = table.iloc[0]
     assert (row["sampler"], row["settings"], row["level"], row["prompt"], row["guidance"]) == (
-        "signal-leak", "kind=dct rank=1", 300, "red", 2)
+        "signal-leak", "color=[] kind=dct rank=1", 300, "red", 2)
     assert (row["network"], row["seed"], row["method"]) == ("pipeline", 0, "ddim")
     images = [decode_png(Path("out", name).read_bytes()) for name in table["file"]]
     assert images[0].shape == (3, 16, 16) and (images[0] != images[1]).any()
     settings = json.loads(Path("out/manifest.json").read_text())
     assert settings["grid"][-1] == 300 and settings["weights"] == row["weights"]
+    assert settings["settings"] == {"kind": "dct", "rank": 1, "color": []}
+    assert len(settings["examples"]) == 14 and settings["skipped"] == []
     # Again with the same seed, with another one, and without overwriting.
     first = contents(Path("out"))
     code, printed = command(*words, *LEAK)
@@ -83,6 +85,16 @@ def test_a_model_of_the_project_makes_them_too_and_names_parents(project, comman
     assert parents[14] == parents[0] and parents[:14].is_unique  # 14 pictures, again in order
     opened = open_network(load_params(), model=MODEL, pipeline=None, device="cpu")
     assert isinstance(opened.codec, Pixels) and (opened.size, opened.name) == (16, MODEL)
+
+
+def test_the_first_model_and_the_defaults_of_a_sampler_are_recorded(project, command):
+    Path("pictures/text.png").write_text("no image")
+    words = ("--level", 200, "--count", 1, "--steps", 3)
+    assert command("generate", "pictures", "out", *words)[0] == 0
+    row = pd.read_csv("out/manifest.csv").iloc[0]
+    assert (row["network"], row["settings"]) == (MODEL, "color=[] kind=dct rank=6")
+    skipped, = json.loads(Path("out/manifest.json").read_text())["skipped"]
+    assert skipped["file"] == "text.png"
 
 
 def test_it_goes_on_where_it_stopped(project):
@@ -137,16 +149,19 @@ def test_a_tuned_pipeline_starts_from_its_own_noise(project, command):
 @pytest.mark.parametrize(("words", "said"), [
     (("--model", MODEL, "--sampler", "teleport"), "use one of signal-leak, boomerang"),
     (("--model", MODEL), "needs --level"),
-    (("--model", MODEL, "--level", 2000), "use 1 to 1000"),
+    (("--model", MODEL, "--level", 2000), "use 0 to 1000"),
+    (("--level", -1), "use 0 to 1000"),
     (("--model", MODEL, "--level", 9, "--set", "rank"), "write it as kind=dct"),
     (("--model", MODEL, "--level", 9, "--set", "rang=1"), "no setting 'rang'"),
+    (("--level", 9, "--set", "sampler=noise"), "use --sampler"),
     (("--model", MODEL, "--level", 9, "--count", 0), "--count 0"),
     (("--model", MODEL, "--level", 9, "--steps", 1), "steps 1 is too few"),
     (("--model", MODEL, "--level", 9, "--method", "euler"), "--method euler"),
     (("--model", MODEL, "--level", 9, "--prompt", "red"), "belong to --pipeline"),
     (("--model", "small", "--level", 9), "models.small is not defined"),
-    (("--level", 9), "one of the two"),
-    (("--pipeline", "pictures", "--level", 9), "model_index.json"),
+    (("--model", MODEL, "--pipeline", "pipeline", "--level", 9), "one of the two"),
+    (("--pipeline", "pictures", "--level", 9), "pictures has no model_index.json"),
+    (("--pipeline", "nowhere", "--level", 9), "nowhere is no folder"),
     (("--pipeline", "pipeline", "--level", 9, "--guidance", -1), "guidance -1"),
 ])
 def test_a_wrong_request_is_one_line(project, command, words, said):
@@ -156,7 +171,24 @@ def test_a_wrong_request_is_one_line(project, command, words, said):
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize(("images", "out", "said"), [
+    ("pictures", "pictures/out", "pictures/out lies in pictures"),
+    ("pictures", "params.yaml/out", "params.yaml/out cannot be written"),
+    ("absent", "out", "error: absent does not exist"),
+    ("params.yaml", "out", "params.yaml is no folder and no zip"),
+    ("one", "out", "one has one image; --sampler signal-leak needs 2"),
+])
+def test_wrong_folders_are_one_line(project, command, images, out, said):
+    Path("one").mkdir()
+    shutil.copy("pictures/00.png", "one")
+    code, printed = command("generate", images, out, "--level", 300, "--steps", 3)
+    assert code == 2 and len(printed.splitlines()) == 1 and said in printed, printed
+    assert not Path(out).exists()
+
+
 @pytest.mark.parametrize(("images", "words", "said"), [
+    ("pictures", ("--learning-rate", "nan"), "--learning-rate nan"),
+    ("pictures", ("--pipeline", "nowhere"), "nowhere is no folder"),
     ("pictures", ("--noise", "pink"), "use style or white"),
     ("pictures", ("--steps", 0), "steps 0"),
     ("absent", (), "absent does not exist"),
