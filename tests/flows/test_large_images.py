@@ -24,6 +24,7 @@ from workspace import (
 from flows.cells import Cell, each_cell
 from flows.fit import load_fitted
 from flows.params import load_params
+from flows.paths import PATHS
 from flows.sample import load_starts, rows_of_parts
 from flows.stage import run_stage
 from unseen_core.references import References
@@ -61,6 +62,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fetch_all((DOMAIN,))
         run_stage("invert", {"model": MODEL})
         run_stages(PAIRED)
+        for study in (PATHS.trajectory, PATHS.steer, PATHS.applications):
+            study(MODEL).mkdir(parents=True)  # they have tests of their own, and no images here
         run_stage("compare")
     return folder
 
