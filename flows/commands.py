@@ -181,7 +181,7 @@ def generate(
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
 ) -> None:
     """Make new images after a folder of examples, without inverting them."""
-    from flows.generate import Request, read_settings
+    from flows.generate_request import Request, read_settings
     from flows.stage import run_stage
 
     request = Request(

@@ -6,7 +6,7 @@ from time import perf_counter
 from typing import Literal
 
 from flows.cores import share_cores
-from flows.generate import NOISE
+from flows.generate_request import NOISE
 from flows.params import load_params
 from flows.resume import scratch
 from flows.run import Run

@@ -1,22 +1,26 @@
 """Stage ``generate``: new images after a folder of examples, without inverting any of them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
-from pydantic import Field
-from ruamel.yaml import YAML, YAMLError
 from safetensors.torch import save_file
 
 from flows.cores import share_cores
+from flows.generate_request import (
+    NOISE,
+    Request,
+    all_settings,
+    level_of,
+    sampler_of,
+    tuned_noise,
+)
 from flows.networks import Opened, open_network
 from flows.params import load_params
 from flows.resume import scratch
 from flows.run import Run
-from flows.sections import Section
 from flows.stage import stage
 from flows.user_folders import check_out, read_images
 from unseen_core.batch import naming_memory
@@ -27,49 +31,14 @@ from unseen_core.geometry import STATISTICS, Envelope
 from unseen_core.images import encode_png, png_bytes, sheet, to_float, to_uint8
 from unseen_core.references import References
 from unseen_core.rng import Streams
-from unseen_core.starts import StartContext, StartSampler, StartStates, build_sampler
+from unseen_core.starts import StartContext, StartSampler, StartStates
 from unseen_core.store import read_tensors, write_bytes
 from unseen_core.transport import METHODS, ancestral, denoise
 
-__all__ = ["ALONE", "NOISE", "Request", "generate", "read_settings"]
+__all__ = ["generate"]
 
-ALONE = ("signal-leak", "boomerang", "style-noise", "noise")
-"""Samplers that need clean images alone: no latents, no fitted prior, no law of the seen domain."""
-NOISE = "noise.safetensors"
-"""In a tuned pipeline's folder: the law of the noise that it starts from."""
 _LAWS = ("signal-leak", "style-noise")  # fitted to two examples or more
 _SHEET, _COLUMNS = 64, 8
-
-
-class Request(Section):
-    """What is generated; a stage takes it as one string of JSON.
-
-    Attributes:
-        images: Folder or zip of the examples.
-        out: Folder to be made.
-        sampler: One of ALONE, with ``settings`` as its fields.
-        level: Level of the start states, 0..T; None: T, for noise and style noise.
-        count: Images.
-        steps: Network calls from T down.
-        seed: Of all random numbers.
-        method: Solver; None: ``solver.method``, and ddim under guidance.
-        model, pipeline, prompt, negative, guidance: See `open_network`.
-    """
-
-    images: str
-    out: str
-    sampler: str
-    settings: dict[str, object] = Field(default_factory=dict)
-    level: int | None = None
-    count: int = 16
-    steps: int = 50
-    seed: int = 0
-    method: str | None = None
-    model: str | None = None
-    pipeline: str | None = None
-    prompt: str = ""
-    negative: str = ""
-    guidance: float = 1.0
 
 
 @stage("generate")
@@ -90,21 +59,21 @@ def generate(run: Run, *, request: str) -> dict[str, object]:
     method = asked.method or (params.solver.method if asked.guidance == 1 else "ddim")
     if method not in METHODS:
         raise UnseenError(f"--method {method} is not known; use one of {', '.join(METHODS)}")
-    sampler = _sampler(asked)
+    sampler = sampler_of(asked)
     device = pick_device(params.compute.device)
     workers = share_cores(params, device)
     folder = None if asked.pipeline is None else Path(asked.pipeline)
     opened = open_network(params, model=asked.model, pipeline=folder, prompt=asked.prompt,
                           negative=asked.negative, guidance=asked.guidance, device=device)
     source = read_images(params, asked.images, opened.size, run)
-    tuned = _tuned_noise(asked)
+    tuned = tuned_noise(asked)
     if asked.sampler in _LAWS and tuned is None and len(source) < 2:
         raise UnseenError(f"{asked.images} has one image; --sampler {asked.sampler} needs 2 or "
                           "more")
-    level = _level(asked, opened, tuned)
+    level = level_of(asked, opened.network.schedule, tuned)
     schedule = opened.network.schedule
     grid = schedule.grid(asked.steps, level, spacing=params.solver.spacing) if level else (0,)
-    values = _effective(sampler) if tuned is None else {"noise": NOISE}
+    values = all_settings(sampler) if tuned is None else {"noise": NOISE}
     settings = asked.model_dump(exclude={"out", "images", "model", "pipeline"}) | {
         "settings": values,
         "examples": source.ids,
@@ -160,24 +129,6 @@ def generate(run: Run, *, request: str) -> dict[str, object]:
     return {"images": len(ids), "out": asked.out, "calls": len(grid) - 1}
 
 
-def read_settings(pairs: Sequence[str]) -> dict[str, object]:
-    """Return the settings that ``KEY=VALUE`` words name, values as in params.yaml.
-
-    Raises:
-        UnseenError: If a word has no ``=``, or its value is no YAML.
-    """
-    settings: dict[str, object] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        try:
-            settings[key.strip()] = YAML(typ="safe").load(text)
-        except YAMLError:
-            equals = ""
-        if not equals or not key.strip():
-            raise UnseenError(f"--set {pair!r} is no setting; write it as kind=dct")
-    return settings
-
-
 @dataclass(frozen=True)
 class _Part:
     """Images that are made at once, and survive a kill."""
@@ -189,43 +140,6 @@ class _Part:
     def file(self) -> str:
         """Its name in the scratch folder and in logs."""
         return f"part-{self.number:05d}.safetensors"
-
-
-def _sampler(asked: Request) -> StartSampler:
-    """Build the sampler that is asked for."""
-    if asked.sampler not in ALONE:
-        raise UnseenError(f"--sampler {asked.sampler} is not one that needs images alone; use one "
-                          f"of {', '.join(ALONE)}")
-    if "sampler" in asked.settings:
-        raise UnseenError("--set names no sampler; use --sampler")
-    try:
-        return build_sampler("--set", {"sampler": asked.sampler, **asked.settings})
-    except UnseenError as error:
-        raise UnseenError(str(error).removeprefix("samplers.")) from None
-
-
-def _tuned_noise(asked: Request) -> Path | None:
-    """Return the law of the noise that a pipeline was tuned on, where style noise is asked for."""
-    if asked.pipeline is None or asked.sampler != "style-noise":
-        return None
-    file = Path(asked.pipeline) / NOISE
-    return file if file.is_file() else None
-
-
-def _level(asked: Request, opened: Opened, tuned: Path | None) -> int:
-    """Return the level of the start states."""
-    schedule = opened.network.schedule
-    if asked.level is None:
-        if asked.sampler not in ("noise", "style-noise"):
-            raise UnseenError(f"--sampler {asked.sampler} needs --level, 0 to {schedule.top}; "
-                              "higher ones leave more to the network")
-        return schedule.top
-    if tuned is not None and asked.level != schedule.top:
-        raise UnseenError(f"{tuned}: the network was tuned on this noise at level {schedule.top}; "
-                          "leave --level out")
-    if not 0 <= asked.level <= schedule.top:
-        raise UnseenError(f"--level {asked.level} is out of range; use 0 to {schedule.top}")
-    return asked.level
 
 
 def _context(opened: Opened, level: int, images: torch.Tensor) -> StartContext:
@@ -248,12 +162,6 @@ def _starts(
         raise UnseenError(f"{tuned}: {x.shape[1]} numbers, not those of states "
                           f"{tuple(context.shape)}; tune the pipeline again")
     return StartStates.untested(x.reshape(-1, *context.shape), context.level)
-
-
-def _effective(sampler: StartSampler) -> dict[str, object]:
-    """Return all settings of a sampler, those left at their defaults too, as JSON has them."""
-    found = {field.name: getattr(sampler, field.name) for field in fields(sampler)}  # type: ignore[arg-type]
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
 
 
 def _text(settings: dict[str, object]) -> str:

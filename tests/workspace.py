@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -184,3 +185,31 @@ def done(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     shutil.copytree(finished, folder)
     isolate(monkeypatch, folder)
     return folder
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line; return the exit code, standard output and standard error."""
+    from flows.__main__ import main
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["flows", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main()
+        return caught.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def with_network(workspace: Path) -> Path:
+    """A project with a fetched model; no stage has run."""
+    from flows.frozen import record_weights
+    from flows.paths import PATHS
+
+    shutil.copytree("checkpoint", PATHS.model(MODEL))
+    record_weights(PATHS.model(MODEL))
+    return workspace

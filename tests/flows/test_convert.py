@@ -1,7 +1,6 @@
 """Published files through ``fetch`` and ``convert``: hashes, labels, folders for diffusers."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ from diffusers import DDPMPipeline, UNet2DModel
 from published import SMALL_DDPM, SMALL_GUIDED, SMALL_IDDPM, random_state
 from workspace import DOMAIN, MODEL, SEEN, SIZE, change, contents, run_stages
 
-from flows.__main__ import main
 from flows.frozen import load_frozen
 from flows.stage import run_stage
 from unseen_core.checkpoints.architecture import Architecture
@@ -120,24 +118,21 @@ def test_a_misspelt_key_of_the_architecture_is_named(workspace) -> None:
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
+def converted(tmp_path, monkeypatch, command):
     """Run ``python -m flows convert`` in an empty folder; return what it printed."""
     monkeypatch.chdir(tmp_path)
 
     def run(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["flows", "convert", *words])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        printed = capsys.readouterr()
-        return caught.value.code or 0, printed.out + printed.err
+        code, out, err = command("convert", *words)
+        return code, out + err
 
     return run
 
 
 @pytest.mark.parametrize("shapes, label", [(SMALL_DDPM, None), (SMALL_GUIDED, 2)])
-def test_a_converted_folder_is_one_of_diffusers(command, shapes, label: int | None) -> None:
+def test_a_converted_folder_is_one_of_diffusers(converted, shapes, label: int | None) -> None:
     torch.save(random_state(shapes), "x.ckpt")
-    code, printed = command("x.ckpt", "out", *OPTIONS, "--sha256", file_hash(Path("x.ckpt")))
+    code, printed = converted("x.ckpt", "out", *OPTIONS, "--sha256", file_hash(Path("x.ckpt")))
     assert code == 0 and file_hash(Path("x.ckpt")) in printed
     assert "_name_or_path" not in json.loads(Path("out/unet/config.json").read_text())
     pipeline = DDPMPipeline.from_pretrained("out")
@@ -165,11 +160,11 @@ def test_a_converted_folder_is_one_of_diffusers(command, shapes, label: int | No
     (["x.pt", "out", *OPTIONS, "--sha256", 64 * "0"], "not 0000"),
     (["x.pt", "out", "--preset", "iddpm"], "architecture.preset 'iddpm' is not known"),
 ])
-def test_a_wrong_command_is_one_line(command, words: list[str], said: str) -> None:
+def test_a_wrong_command_is_one_line(converted, words: list[str], said: str) -> None:
     torch.save(random_state(SMALL_IDDPM), "x.pt")
     Path("full").mkdir()
     Path("full/note").write_text("mine")
-    code, printed = command(*words)
+    code, printed = converted(*words)
     assert code == 2 and said in printed
     assert printed.startswith("error: ") and len(printed.splitlines()) == 1
     assert not Path("out").exists() and Path("full/note").read_text() == "mine"

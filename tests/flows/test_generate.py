@@ -2,19 +2,15 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from workspace import MODEL, contents
 
-from flows.__main__ import main
-from flows.frozen import record_weights
-from flows.generate import read_settings
+from flows.generate_request import read_settings
 from flows.networks import open_network
 from flows.params import load_params
-from flows.paths import PATHS
 from flows.run import DirectRun
 from flows.stage import STAGES
 from unseen_core.checkpoints.pipeline import load_parts
@@ -24,26 +20,10 @@ from unseen_core.images import decode_png
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
-    """Run the command line; return the exit code and the lines of standard error."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["flows", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
-        return caught.value.code or 0, capsys.readouterr().err
-
-    return run
-
-
-@pytest.fixture
-def project(workspace, pipelines):
+def project(with_network, pipelines):
     """A project with a fetched model and a pipeline in it; no stage has run."""
-    shutil.copytree("checkpoint", PATHS.model(MODEL))
-    record_weights(PATHS.model(MODEL))
     shutil.copytree(pipelines["epsilon"], "pipeline")
-    return workspace
+    return with_network
 
 
 LEAK = ("--level", 300, "--set", "kind=dct", "--set", "rank=1", "--count", 4, "--steps", 3)
@@ -69,7 +49,7 @@ def test_a_pipeline_makes_images_after_examples(project, command):
     assert len(settings["examples"]) == 14 and settings["skipped"] == []
     # Again with the same seed, with another one, and without overwriting.
     first = contents(Path("out"))
-    code, printed = command(*words, *LEAK)
+    code, _, printed = command(*words, *LEAK)
     assert code == 2 and "out is there already" in printed
     shutil.move("out", "before")
     assert command(*words, *LEAK)[0] == 0 and contents(Path("out")) == first
@@ -140,7 +120,7 @@ def test_a_tuned_pipeline_starts_from_its_own_noise(project, command):
              "--count", 2, "--steps", 3)
     assert command(*words)[0] == 0
     assert pd.read_csv("out/manifest.csv")["level"].tolist() == [1000, 1000]
-    code, printed = command(*words[:2], "other", *words[3:], "--level", 500)
+    code, _, printed = command(*words[:2], "other", *words[3:], "--level", 500)
     assert code == 2 and "leave --level out" in printed
     assert json.loads(after["model_index.json"])["safety_checker"] == [None, None]
     load_parts(Path("tuned"))
@@ -165,7 +145,7 @@ def test_a_tuned_pipeline_starts_from_its_own_noise(project, command):
     (("--pipeline", "pipeline", "--level", 9, "--guidance", -1), "guidance -1"),
 ])
 def test_a_wrong_request_is_one_line(project, command, words, said):
-    code, printed = command("generate", "pictures", "out", *words)
+    code, _, printed = command("generate", "pictures", "out", *words)
     lines = printed.splitlines()
     assert code == 2 and len(lines) == 1 and said in lines[0], printed
     assert not Path("out").exists()
@@ -181,7 +161,7 @@ def test_a_wrong_request_is_one_line(project, command, words, said):
 def test_wrong_folders_are_one_line(project, command, images, out, said):
     Path("one").mkdir()
     shutil.copy("pictures/00.png", "one")
-    code, printed = command("generate", images, out, "--level", 300, "--steps", 3)
+    code, _, printed = command("generate", images, out, "--level", 300, "--steps", 3)
     assert code == 2 and len(printed.splitlines()) == 1 and said in printed, printed
     assert not Path(out).exists()
 
@@ -194,7 +174,8 @@ def test_wrong_folders_are_one_line(project, command, images, out, said):
     ("absent", (), "absent does not exist"),
 ])
 def test_a_wrong_training_is_one_line(project, command, images, words, said):
-    code, printed = command("finetune-pipeline", images, "tuned", "--pipeline", "pipeline", *words)
+    code, _, printed = command("finetune-pipeline", images, "tuned", "--pipeline", "pipeline",
+                               *words)
     assert code == 2 and len(printed.splitlines()) == 1 and said in printed, printed
     assert not Path("tuned").exists()
 

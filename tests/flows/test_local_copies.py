@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -11,41 +10,15 @@ import pandas as pd
 import pytest
 from workspace import MODEL, contents, draw_pictures
 
-from flows.__main__ import main
-from flows.frozen import record_weights
-from flows.paths import PATHS
 from flows.run import DirectRun
 from flows.stage import STAGES
 from unseen_core.applications import Classifier
 from unseen_core.images import decode_png
 
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run the command line; return the exit code, standard output and standard error."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["flows", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
-        return caught.value.code or 0, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
-def project(workspace):
-    """A project with a fetched model; no stage has run."""
-    shutil.copytree("checkpoint", PATHS.model(MODEL))
-    record_weights(PATHS.model(MODEL))
-    return workspace
-
-
 QUICK = ("--steps", 3)
 
 
-def test_anonymise_tells_the_source_of_every_output_and_that_it_proves_nothing(project, command):
+def test_anonymise_tells_every_source_and_that_it_proves_nothing(with_network, command):
     code, said, _ = command("anonymise", "pictures", "out", "--fraction", 0.3, "--copies", 2,
                             "--eta", 0.5, "--seed", 3, *QUICK)
     assert code == 0 and "no privacy guarantee" in said and "guessing: 7%" in said
@@ -66,12 +39,12 @@ def test_anonymise_tells_the_source_of_every_output_and_that_it_proves_nothing(p
     assert report["utility_by"].startswith("kernel distance") and report["kernel"] is not None
 
 
-def test_fraction_zero_returns_the_images(project, command):
+def test_fraction_zero_returns_the_images(with_network, command):
     assert command("anonymise", "pictures", "out", "--fraction", 0, *QUICK)[0] == 0
     assert json.loads(Path("out/report.json").read_text())["top1"] == 1
 
 
-def test_augment_keeps_classes_and_originals_and_measures(project, command, monkeypatch):
+def test_augment_keeps_classes_and_originals_and_measures(with_network, command, monkeypatch):
     monkeypatch.setattr("flows.augment.Classifier", partial(Classifier, steps=3))
     draw_pictures(Path("labelled/first class"), 5, seed=1)
     draw_pictures(Path("labelled/second"), 5, seed=2)
@@ -90,7 +63,7 @@ def test_augment_keeps_classes_and_originals_and_measures(project, command, monk
     assert {row["seeds"] for row in arms} == {3}
 
 
-def test_enhance_says_whether_it_beats_bicubic(project, command):
+def test_enhance_says_whether_it_beats_bicubic(with_network, command):
     draw_pictures(Path("small"), 6)
     words = ("enhance", "small", "out", "--factor", 2, "--passes", 2, "--fraction", 0.05)
     code, said, _ = command(*words, "--originals", "pictures", *QUICK)
@@ -100,7 +73,7 @@ def test_enhance_says_whether_it_beats_bicubic(project, command):
     assert report["consistency_bicubic"] > 0 and report["psnr"] > 0
     assert decode_png(Path("out/00000-0.png").read_bytes()).shape == (3, 16, 16)
     assert "no --originals" in command(*words[:2], "other", *words[3:], *QUICK)[1]
-    (project / "pictures/03.png").unlink()
+    (with_network / "pictures/03.png").unlink()
     line = command(*words[:2], "third", *words[3:], "--originals", "pictures", *QUICK)[2]
     assert "error: pictures: no original of 03.png" in line and not Path("third").exists()
 
@@ -113,7 +86,7 @@ class Killed(DirectRun):
         raise KeyboardInterrupt
 
 
-def test_what_was_interrupted_goes_on_and_what_is_done_stays(project, command):
+def test_what_was_interrupted_goes_on_and_what_is_done_stays(with_network, command):
     request = json.dumps({"images": "pictures", "out": "out", "fraction": 0.2, "steps": 3,
                           "model": MODEL})
     with pytest.raises(KeyboardInterrupt):
@@ -154,15 +127,15 @@ def test_what_was_interrupted_goes_on_and_what_is_done_stays(project, command):
     (("enhance", "pictures", "out", "--factor", 4), "--factor 4"),
     (("enhance", "pictures", "out", "--factor", 3), "--factor 3"),
 ])
-def test_mistakes_are_one_line_and_write_nothing(project, command, words, mistake):
-    before = contents(project)
+def test_mistakes_are_one_line_and_write_nothing(with_network, command, words, mistake):
+    before = contents(with_network)
     code, _, errors = command(*words)
     lines = [line for line in errors.splitlines() if line.startswith("error:")]
     assert code == 2 and len(lines) == 1 and mistake in lines[0]
-    assert "Traceback" not in errors and contents(project) == before
+    assert "Traceback" not in errors and contents(with_network) == before
 
 
-def test_a_class_of_one_image_cannot_be_tested(project, command):
+def test_a_class_of_one_image_cannot_be_tested(with_network, command):
     draw_pictures(Path("labelled/many"), 3, seed=1)
     draw_pictures(Path("labelled/lonely"), 1, seed=2)
     assert "class lonely has one image" in command("augment", "labelled", "out", *QUICK)[2]
@@ -171,7 +144,7 @@ def test_a_class_of_one_image_cannot_be_tested(project, command):
     assert "one class only, many" in command("augment", "labelled", "other", *QUICK)[2]
 
 
-def test_a_latent_diffusion_model_makes_copies_too(project, pipelines, command):
+def test_a_latent_diffusion_model_makes_copies_too(with_network, pipelines, command):
     shutil.copytree(pipelines["epsilon"], "pipeline")
     draw_pictures(Path("few"), 3)
     code, _, errors = command("anonymise", "few", "out", "--pipeline", "pipeline", "--prompt",
