@@ -14,12 +14,13 @@ from pathlib import Path
 
 from common import RESULTS, circumstances, write_result
 
-from flows.cells import Cell
-from flows.extractors import first_extractor, metric_names
-from flows.params import Params, load_params
-from flows.paths import PATHS
-from unseen_core.features import extract
-from unseen_core.paired import kernel_difference
+from flows.loading.judge import first_extractor
+from flows.settings.cells import Cell
+from flows.settings.params import Params, load_params
+from flows.settings.paths import PATHS
+from unseen_core.judging.extractors import metric_names
+from unseen_core.judging.features import extract
+from unseen_core.judging.paired import kernel_difference
 from unseen_core.store import read_pictures
 
 _BESIDE = ("novelty", "copies", "ghosts", "high_frequency_distance", "precision", "recall")

@@ -24,12 +24,12 @@ from common import RESULTS, circumstances, write_result
 from diffusers import DDIMInverseScheduler, DDIMScheduler
 from torch import Tensor
 
-from flows.params import load_params
-from unseen_core.denoiser import UNetEps, load_model
+from flows.settings.params import load_params
+from unseen_core.diffusion.denoiser import UNetEps, load_model
+from unseen_core.diffusion.transport import Method, denoise, invert
 from unseen_core.images import to_float
 from unseen_core.sources import SourceConfig, load, split
 from unseen_core.store import file_hash
-from unseen_core.transport import Method, denoise, invert
 
 ROOT = Path(__file__).resolve().parents[1]
 DOMAINS = ("digits", "faces", "galaxies")

@@ -15,23 +15,24 @@ from pathlib import Path
 import torch
 from common import RESULTS, circumstances, write_result
 
-from flows.extractors import first_extractor, metric_names
-from flows.fit import references_at
-from flows.frozen import load_frozen
-from flows.invert import grid_of
-from flows.params import load_params
-from flows.paths import PATHS
-from unseen_core.audit import audit
-from unseen_core.features import Pixels, extract
-from unseen_core.geometry import Envelope
+from flows.loading.fitted import references_at
+from flows.loading.frozen import load_frozen
+from flows.loading.grid import grid_of
+from flows.loading.judge import first_extractor
+from flows.settings.params import load_params
+from flows.settings.paths import PATHS
+from unseen_core.diffusion.transport import denoise
 from unseen_core.images import to_uint8
-from unseen_core.metrics import kernel_distance
-from unseen_core.novelty import novelty
-from unseen_core.references import References
+from unseen_core.judging.audit import audit
+from unseen_core.judging.extractors import metric_names
+from unseen_core.judging.features import Pixels, extract
+from unseen_core.judging.metrics import kernel_distance
+from unseen_core.judging.novelty import novelty
+from unseen_core.laws.geometry import Envelope
+from unseen_core.laws.references import References
 from unseen_core.rng import Streams
 from unseen_core.starts import Geometric, StartContext
 from unseen_core.store import read_pictures
-from unseen_core.transport import denoise
 
 SIZES = (10, 25, 50, 100)
 PARENTS = (1, 2, 4, 8)

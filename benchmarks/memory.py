@@ -29,7 +29,7 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from ruamel.yaml import YAML
 from torch.nn import functional
 
-from flows.sections import Section
+from flows.settings.sections import Section
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE, LEVEL, HELD_OUT = 256, 100, 200

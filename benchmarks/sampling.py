@@ -5,7 +5,7 @@
 Prior draws are judged by synthetic references, a Gaussian domain with as many dimensions as an
 image. In full dimension (naive) a batch is drawn, multiplied with all references in one matrix
 product, in float32, and its statistics follow from the inner products. In coordinates
-(``unseen_core.span``, float64) the same statistics come from short vectors, one random stream
+(``unseen_core.laws.span``, float64) the same statistics come from short vectors, one random stream
 per row. Making the coordinates is a one-time cost per level and prior; lifting is a cost of the
 few candidates that are kept. The acceptance of both ways is recorded: they draw the same law.
 Times are CPU times of one thread, so that other work on the machine does not count.
@@ -23,11 +23,11 @@ import torch
 from common import RESULTS, circumstances, write_result
 from torch import Tensor
 
-from unseen_core.blends import BlendGaussian
-from unseen_core.gaussian import Gaussian, Kind
-from unseen_core.geometry import Envelope, Judge
+from unseen_core.laws.blends import BlendGaussian
+from unseen_core.laws.gaussian import Gaussian, Kind
+from unseen_core.laws.geometry import Envelope, Judge
+from unseen_core.laws.span import Span
 from unseen_core.rng import Streams
-from unseen_core.span import Span
 
 __all__ = ["compare"]
 

@@ -27,7 +27,8 @@ __all__ = ["measure"]
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_OP = """
-from flows.stage import run_stage, stage
+from flows.running.registry import stage
+from flows.dispatch import run_stage
 
 @stage("quick")
 def quick(run, *, model):
@@ -58,7 +59,7 @@ def commands() -> dict[str, tuple[list[str], Mapping[str, str]]]:
         "help": (["-m", "flows", "invert", "--help"], {}),
         "no-op": (["-c", NO_OP], {}),
         "no-op, server away": (["-c", NO_OP], away),
-        "imports of invert": (["-c", "import flows.invert"], {}),
+        "imports of invert": (["-c", "import flows.stages.invert"], {}),
     }
 
 

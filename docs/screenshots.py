@@ -21,7 +21,7 @@ from urllib.parse import quote
 import requests
 from PIL import Image
 
-from flows.mlflow_store import FoundRun, connect
+from flows.mlflow.store import FoundRun, connect
 from unseen_core.errors import UnseenError
 
 __all__ = ["main"]

@@ -97,7 +97,7 @@ def compare() -> None:
 @app.command()
 def findings() -> None:
     """Write docs/findings.md: what the run says of every claim of the paper."""
-    from flows.findings import findings as write
+    from flows.report.findings import findings as write
 
     typer.echo(write())
 
@@ -105,9 +105,9 @@ def findings() -> None:
 @app.command()
 def check() -> None:
     """Check params.yaml, samplers included, without running anything."""
-    from flows.cells import each_cell, every_sampler
-    from flows.fetch import source_of
-    from flows.params import load_params
+    from flows.settings.cells import each_cell, every_sampler
+    from flows.settings.params import load_params
+    from flows.stages.fetch import source_of
     from unseen_core.checkpoints.architecture import Architecture
     from unseen_core.sources import check as check_source
 
@@ -137,7 +137,7 @@ def convert(
     sha256: Annotated[str | None, typer.Option(help="Of the file, to be compared.")] = None,
 ) -> None:
     """Write a checkpoint of DDPM, improved- or guided-diffusion as a diffusers folder."""
-    from flows.convert import convert as write
+    from flows.loading.checkpoints import convert as write
 
     found = write(file, out, {
         "preset": preset, "image_size": size, "num_heads": num_heads,
@@ -151,7 +151,7 @@ def convert(
 @app.command()
 def deps() -> None:
     """Write the code that each stage imports into dvc.yaml, after a change of imports."""
-    from flows.graph import ROOT, write_code_deps
+    from flows.running.code import ROOT, write_code_deps
 
     write_code_deps(ROOT / "dvc.yaml")
 
@@ -171,7 +171,7 @@ def run(
 @app.command()
 def sync() -> None:
     """Record in MLflow what it missed while it was away, from the metrics files."""
-    from flows.sync import sync as record
+    from flows.mlflow.sync import sync as record
 
     record(say=typer.echo)
 
@@ -187,8 +187,8 @@ def serve() -> None:
 @app.command()
 def schedule() -> None:
     """Serve the scheduled pipeline to the Prefect server at PREFECT_API_URL."""
-    from flows.params import load_params
     from flows.pipeline import serve_schedule
+    from flows.settings.params import load_params
 
     serve_schedule(cron=load_params().schedule.cron)
 

@@ -47,8 +47,8 @@ def stage(name: str, /, **targets: str | None) -> None:
     Raises:
         UnseenError: If params.yaml does not define a name.
     """
-    from flows.params import load_params
-    from flows.stage import run_stage
+    from flows.dispatch import run_stage
+    from flows.settings.params import load_params
 
     named = {key: value for key, value in targets.items() if value is not None}
     params = load_params()
@@ -144,8 +144,8 @@ def _copies(
     settings: dict[str, object],
 ) -> dict[str, object]:
     """Run one of Boomerang's applications on a folder; without a network, with the first model."""
-    from flows.boomerang.copies import Request
-    from flows.stage import run_stage
+    from flows.dispatch import run_stage
+    from flows.folders.copies import Request
 
     request = Request.model_validate({
         **settings, "images": str(images), "out": str(out), "model": _first(model, pipeline),
@@ -155,7 +155,7 @@ def _copies(
 
 def _first(model: str | None, pipeline: Path | None) -> str | None:
     """Return the first model where no network is named."""
-    from flows.params import load_params
+    from flows.settings.params import load_params
 
     return load_params().pipeline.models[0] if model is None and pipeline is None else model
 
@@ -181,8 +181,8 @@ def generate(
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
 ) -> None:
     """Make new images after a folder of examples, without inverting them."""
-    from flows.generate_request import Request, read_settings
-    from flows.stage import run_stage
+    from flows.dispatch import run_stage
+    from flows.folders.request import Request, read_settings
 
     request = Request(
         images=str(images), out=str(out), sampler=sampler, settings=read_settings(settings or []),
@@ -206,8 +206,8 @@ def finetune_pipeline(
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
 ) -> None:
     """Train a copy of a latent diffusion model on a folder of images."""
-    from flows.finetune_pipeline import Request
-    from flows.stage import run_stage
+    from flows.dispatch import run_stage
+    from flows.folders.finetune_pipeline import Request
 
     if noise not in ("style", "white"):
         raise UnseenError(f"--noise {noise!r} is not known; use style or white")

@@ -11,13 +11,14 @@ from datetime import datetime
 from itertools import product
 from pathlib import Path
 
-from flows import tracking
-from flows.experiments import name_experiment, run_experiment
-from flows.overrides import combine, overlay, read_parameters
-from flows.provenance import invocation_cells, store_label
-from flows.repro import Outcome, Say, environment, run_dvc, stopped_by_sigterm
-from flows.stage import prefect_answers
-from flows.stage_reports import MODEL_STAGES
+from flows.dispatch import prefect_answers
+from flows.dvc.experiments import name_experiment, run_experiment
+from flows.dvc.overrides import combine, overlay, read_parameters
+from flows.dvc.process import Outcome, Say, environment, run_dvc, stopped_by_sigterm
+from flows.loading.metrics import invocation_cells
+from flows.loading.reports import MODEL_STAGES
+from flows.mlflow import tracking
+from flows.mlflow.provenance import store_label
 from unseen_core.errors import UnseenError
 
 __all__ = ["Invocation", "only_run", "run_pipeline", "serve_schedule"]
@@ -127,7 +128,7 @@ def serve_schedule(*, cron: str, name: str = "nightly") -> None:
     if not os.environ.get("PREFECT_API_URL"):
         raise UnseenError("set PREFECT_API_URL to the Prefect server's address (`make serve`)")
     # Prefect takes seconds to import, so `run` does without.
-    from flows.scheduled import serve
+    from flows.schedule.deployments import serve
 
     serve(cron=cron, name=name)
 

@@ -6,11 +6,11 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from flows.fit import references_at
-from flows.mlflow_store import connect, store_errors
-from flows.provenance import store_label
-from unseen_core.blends import Law, law_from_state
+from flows.loading.fitted import references_at
+from flows.mlflow.provenance import store_label
+from flows.mlflow.store import connect, store_errors
 from unseen_core.errors import UnseenError
+from unseen_core.laws.blends import Law, law_from_state
 from unseen_core.store import read_tensors
 
 __all__ = ["load_prior"]

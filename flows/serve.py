@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from flows.provenance import store_label, store_uri
+from flows.mlflow.provenance import store_label, store_uri
 from unseen_core.errors import UnseenError
 
 __all__ = ["serve"]

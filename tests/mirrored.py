@@ -6,7 +6,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from flows.provenance import read_cells
+from flows.loading.metrics import read_cells
 
 LEVELS, SAMPLERS = (300, 500), ("noise", "geometric")
 

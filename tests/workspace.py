@@ -40,7 +40,7 @@ def parameters() -> dict:
         DOMAIN: {"source": "folder", "path": "pictures", "fit": 8, "held_out": 6},
         OTHER: {"source": "digits", "path": "constraints.txt", "fit": 8, "held_out": 8,
                 "limit": 30},
-        SEEN: {"source": "shapes", "path": "unseen_core/training/shapes.py", "fit": 8,
+        SEEN: {"source": "shapes", "path": "unseen_core/sources/shapes.py", "fit": 8,
                "held_out": 6, "limit": 20},
     }
     params["images"] |= {"size": SIZE, "skip_bad": True}
@@ -109,7 +109,7 @@ def save_checkpoint(folder: Path, size: int = SIZE) -> None:
 
 def run_stages(stages: Sequence[str], domain: str = DOMAIN) -> None:
     """Run stages of the project in the working directory, without a server."""
-    from flows.stage import run_stage
+    from flows.dispatch import run_stage
 
     for name in stages:
         run_stage(name, {"model": MODEL, "domain": domain})
@@ -117,7 +117,7 @@ def run_stages(stages: Sequence[str], domain: str = DOMAIN) -> None:
 
 def fetch_all(domains: Sequence[str] = (DOMAIN, SEEN)) -> None:
     """Fetch domains, then the model, which takes pictures of the domain it has seen."""
-    from flows.stage import run_stage
+    from flows.dispatch import run_stage
 
     for name in domains:
         run_stage("fetch", {"domain": name})
@@ -153,7 +153,7 @@ def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def finished(blank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which every stage has run on both domains; read only."""
-    from flows.stage import run_stage
+    from flows.dispatch import run_stage
 
     folder = tmp_path_factory.mktemp("finished") / "project"
     shutil.copytree(blank, folder)
@@ -207,8 +207,8 @@ def command(
 @pytest.fixture
 def with_network(workspace: Path) -> Path:
     """A project with a fetched model; no stage has run."""
-    from flows.frozen import record_weights
-    from flows.paths import PATHS
+    from flows.loading.frozen import record_weights
+    from flows.settings.paths import PATHS
 
     shutil.copytree("checkpoint", PATHS.model(MODEL))
     record_weights(PATHS.model(MODEL))

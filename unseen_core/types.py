@@ -6,7 +6,7 @@ from torch import Tensor
 
 from unseen_core.schedule import Schedule
 
-__all__ = ["Codec", "EpsModel", "FeatureExtractor", "Level"]
+__all__ = ["Codec", "EpsModel", "FeatureExtractor", "Level", "Pixels"]
 
 Level = int
 """0 is the clean image; level k >= 1 is network timestep k - 1."""
@@ -44,3 +44,15 @@ class FeatureExtractor(Protocol):
     def __call__(self, images: Tensor) -> Tensor:
         """Return float32 features (b, dimension) of uint8 images (b, 3, h, w)."""
         ...
+
+
+class Pixels:
+    """The identity: images in [-1, 1] are the states. See ``unseen_core.types.Codec``."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return images (b, 3, H, W) as they are."""
+        return images
+
+    def decode(self, states: Tensor) -> Tensor:
+        """Return states (b, 3, H, W) as they are, not clipped."""
+        return states

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flows.extractors import load_extractor, metric_names
 from unseen_core.errors import UnseenError
-from unseen_core.features import extract
-from unseen_core.metrics import frechet_distance, kid
+from unseen_core.judging.extractors import load_extractor, metric_names
+from unseen_core.judging.features import extract
+from unseen_core.judging.metrics import frechet_distance, kid
 
 pytestmark = pytest.mark.contract
 NAME = "inception-2015-12-05.pt"

@@ -24,9 +24,9 @@ from workspace import (
     run_stages,
 )
 
-import flows.denoise
-import flows.invert
-from flows.spread import PATIENT, is_spread
+import flows.stages.denoise
+import flows.stages.invert
+from flows.prefect.workers import PATIENT, is_spread
 from unseen_core.errors import UnseenError
 
 pytestmark = pytest.mark.contract
@@ -76,8 +76,8 @@ def spread(made, tmp_path, monkeypatch, server, cluster):
     def counted(true):
         return lambda *a, **k: here.append(a) or true(*a, **k)
 
-    monkeypatch.setattr("flows.invert.carry_up", counted(flows.invert.carry_up))
-    monkeypatch.setattr("flows.denoise.carry_down", counted(flows.denoise.carry_down))
+    monkeypatch.setattr("flows.stages.invert.carry_up", counted(flows.stages.invert.carry_up))
+    monkeypatch.setattr("flows.stages.denoise.carry_down", counted(flows.stages.denoise.carry_down))
     return here
 
 

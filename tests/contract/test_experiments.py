@@ -11,7 +11,7 @@ from repository import dvc, finish, git, launch, ran
 from warm import warm_python
 from workspace import DOMAIN, MODEL, OTHER, SAMPLERS, change, isolate
 
-from flows.mlflow_store import connect
+from flows.mlflow.store import connect
 
 pytestmark = [
     pytest.mark.contract,

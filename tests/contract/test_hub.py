@@ -18,9 +18,9 @@ from PIL import Image
 from tenacity import wait_none
 from workspace import MODEL, ROOT, SEEN, SIZE, change, contents, save_checkpoint
 
-from flows import hub, retries
-from flows.stage import run_stage
-from unseen_core.denoiser import load_model
+from flows.dispatch import run_stage
+from flows.downloads import hub, retries
+from unseen_core.diffusion.denoiser import load_model
 from unseen_core.errors import UnseenError
 from unseen_core.sources import SourceConfig, load
 from unseen_core.store import read_json

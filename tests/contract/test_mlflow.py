@@ -5,8 +5,8 @@ import socket
 
 import pytest
 
-from flows import tracking
-from flows.mlflow_store import Store
+from flows.mlflow import tracking
+from flows.mlflow.store import Store
 
 pytestmark = [
     pytest.mark.contract,

@@ -14,10 +14,10 @@ import pytest
 import torch
 from workspace import DOMAIN, MODEL, OTHER
 
+from flows.dispatch import run_stage
+from flows.mlflow.provenance import datasets
+from flows.mlflow.sync import sync
 from flows.priors import load_prior
-from flows.provenance import datasets
-from flows.stage import run_stage
-from flows.sync import sync
 from unseen_core.errors import UnseenError
 from unseen_core.rng import Streams
 

@@ -6,10 +6,10 @@ from itertools import product
 import pytest
 from PIL import Image
 
-from flows import tracking
-from flows.mlflow_store import connect
-from flows.provenance import invocation_cells
-from flows.stage_reports import read_stages
+from flows.loading.metrics import invocation_cells
+from flows.loading.reports import read_stages
+from flows.mlflow import tracking
+from flows.mlflow.store import connect
 
 pytestmark = [
     pytest.mark.contract,

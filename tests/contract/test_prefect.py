@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 NO_OP = """
 import json, sys
-from flows.stage import run_stage, stage
+from flows.running.registry import stage
+from flows.dispatch import run_stage
 
 @stage("quick")
 def quick(run, *, model):
@@ -32,8 +33,9 @@ print(json.dumps([outcome, sorted({name.partition(".")[0] for name in sys.module
 
 RECORDED = """
 import functools, json
-from flows import recorded
-from flows.stage import run_stage, stage
+from flows.prefect import runs as recorded
+from flows.running.registry import stage
+from flows.dispatch import run_stage
 from unseen_core.errors import UnseenError
 
 attempts = {"flaky": 0, "wrong": 0}
@@ -178,7 +180,8 @@ def test_a_server_that_accepts_but_never_answers_is_given_up_soon(prefect_home):
 
 LOST = """
 import pathlib, sys, time
-from flows.stage import run_stage, stage
+from flows.running.registry import stage
+from flows.dispatch import run_stage
 
 def part(name):
     if name == "b":

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import pytest
 from workspace import parameters, write_parameters
 
-from flows import tracking
-from flows.mlflow_store import connect
-from flows.sync import sync
+from flows.mlflow import tracking
+from flows.mlflow.store import connect
+from flows.mlflow.sync import sync
 from unseen_core.errors import UnseenError
 
 pytestmark = [

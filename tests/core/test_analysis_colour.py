@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unseen_core.analysis.colour import (
+from unseen_core.analysis.steering.colour import (
     CONTROLS,
     Control,
     best_level,
@@ -14,8 +14,8 @@ from unseen_core.analysis.colour import (
     spread_row,
 )
 from unseen_core.errors import UnseenError
-from unseen_core.frequency import dct
-from unseen_core.gaussian import Gaussian
+from unseen_core.laws.frequency import dct
+from unseen_core.laws.gaussian import Gaussian
 from unseen_core.rng import Streams
 from unseen_core.schedule import Schedule
 

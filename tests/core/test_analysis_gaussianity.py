@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from unseen_core.analysis import gaussianity
+from unseen_core.analysis.latents import gaussianity
 from unseen_core.errors import UnseenError
 from unseen_core.rng import Streams
 

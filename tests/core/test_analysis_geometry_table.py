@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unseen_core.analysis import ROWS, geometry_table, identities
+from unseen_core.analysis.latents import ROWS, geometry_table, identities
 from unseen_core.errors import UnseenError
 from unseen_core.rng import Streams
 

@@ -7,9 +7,9 @@ import torch
 from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor
 
-from unseen_core.analysis.gram import Moments, centre, gram
+from unseen_core.analysis.latents.gram import Moments, centre, gram
 from unseen_core.errors import UnseenError
-from unseen_core.fitting import ledoit_wolf_weight
+from unseen_core.laws.fitting import ledoit_wolf_weight
 
 
 def normals(seed: int, n: int, d: int) -> Tensor:

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from unseen_core.analysis import frequency_bands, prior_gap
-from unseen_core.analysis.gram import gram
-from unseen_core.analysis.prior_gap import _log_prob
+from unseen_core.analysis.latents import frequency_bands, prior_gap
+from unseen_core.analysis.latents.gram import gram
+from unseen_core.analysis.latents.prior_gap import _log_prob
+from unseen_core.diffusion.oracle import GaussianEps
+from unseen_core.diffusion.transport import invert
 from unseen_core.errors import UnseenError
-from unseen_core.gaussian import Gaussian
-from unseen_core.oracle import GaussianEps
+from unseen_core.laws.gaussian import Gaussian
 from unseen_core.schedule import Schedule
-from unseen_core.transport import invert
 
 SHAPE = (1, 8, 8)
 LEVEL = 500

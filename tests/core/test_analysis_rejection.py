@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from unseen_core.analysis import rejection, spread
-from unseen_core.geometry import STATISTICS, Envelope, Judge, shell_lengths
+from unseen_core.analysis.latents import rejection, spread
+from unseen_core.laws.geometry import STATISTICS, Envelope, Judge, shell_lengths
 from unseen_core.rng import Streams
 
 D, J, N = 600, 100, 400

@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import SVC
 from torch import Tensor
 
-from unseen_core.analysis import centroid_accuracy, separability
+from unseen_core.analysis.latents import centroid_accuracy, separability
 from unseen_core.errors import UnseenError
 
 

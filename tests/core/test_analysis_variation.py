@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from unseen_core.analysis.search import search
-from unseen_core.analysis.variation import Axes, principal_axes, random_axes, variations
+from unseen_core.analysis.steering.search import search
+from unseen_core.analysis.steering.variation import Axes, principal_axes, random_axes, variations
+from unseen_core.diffusion.oracle import GaussianEps
+from unseen_core.diffusion.transport import denoise
 from unseen_core.errors import UnseenError
-from unseen_core.gaussian import Gaussian
-from unseen_core.oracle import GaussianEps
+from unseen_core.laws.gaussian import Gaussian
 from unseen_core.rng import Streams
 from unseen_core.schedule import Schedule
-from unseen_core.transport import denoise
 
 SHAPE = (3, 4, 4)
 

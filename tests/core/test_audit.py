@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from unseen_core.audit import audit
 from unseen_core.errors import UnseenError
-from unseen_core.novelty import copy_fraction, nearest
-from unseen_core.probe import wilson
+from unseen_core.judging.audit import audit
+from unseen_core.judging.novelty import copy_fraction, nearest
+from unseen_core.judging.probe import wilson
 
 
 def normal(n: int, d: int, seed: int) -> Tensor:

@@ -6,8 +6,8 @@ from scipy.fft import dctn
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
-from unseen_core.geometry import Envelope, Judge, shell_lengths
-from unseen_core.references import References
+from unseen_core.laws.geometry import Envelope, Judge, shell_lengths
+from unseen_core.laws.references import References
 from unseen_core.rng import Streams
 from unseen_core.schedule import Schedule
 from unseen_core.starts import Geometric, Reconstruction, StartContext

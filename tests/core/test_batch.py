@@ -8,8 +8,8 @@ from diffusers import UNet2DModel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unseen_core.batch import fastest, naming_memory, probe_batch
-from unseen_core.denoiser import UNetEps
+from unseen_core.diffusion.batch import fastest, naming_memory, probe_batch
+from unseen_core.diffusion.denoiser import UNetEps
 from unseen_core.errors import UnseenError
 from unseen_core.schedule import Schedule
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau, spearmanr
 
-from unseen_core.domain_gap import rank_relation
 from unseen_core.errors import UnseenError
-from unseen_core.metrics import Interval
+from unseen_core.judging.domain_gap import rank_relation
+from unseen_core.judging.metrics import Interval
 
 
 def intervals(values: object, half: float) -> list[Interval]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
-from unseen_core.features import Features32, Features32Net, extract
+from unseen_core.judging.features import Features32, Features32Net, extract
 from unseen_core.training.extractor import (
     ExtractorConfig,
     _augment,

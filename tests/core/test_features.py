@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
-from unseen_core.features import (
+from unseen_core.judging.features import (
     Features32,
     Features32Net,
     Pixels,

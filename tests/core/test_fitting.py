@@ -9,9 +9,9 @@ from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
-from unseen_core.fitting import Kind
-from unseen_core.frequency import low_frequencies
-from unseen_core.gaussian import Gaussian
+from unseen_core.laws.fitting import Kind
+from unseen_core.laws.frequency import low_frequencies
+from unseen_core.laws.gaussian import Gaussian
 from unseen_core.rng import Streams
 
 SHAPE = (3, 5, 4)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.fft import dctn
 
-from unseen_core.frequency import band_masks, dct, idct, low_mask
+from unseen_core.laws.frequency import band_masks, dct, idct, low_mask
 
 SHAPES = [(8, 8), (5, 12), (1, 7), (32, 32)]
 

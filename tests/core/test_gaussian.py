@@ -11,7 +11,7 @@ from scipy.stats import multivariate_normal
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
-from unseen_core.gaussian import Gaussian
+from unseen_core.laws.gaussian import Gaussian
 from unseen_core.rng import Streams
 from unseen_core.schedule import Schedule
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
-from unseen_core.geometry import STATISTICS, Envelope, Judge, angle_degrees, shell_lengths
+from unseen_core.laws.geometry import STATISTICS, Envelope, Judge, angle_degrees, shell_lengths
 from unseen_core.rng import Streams
 
 

@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from unseen_core.errors import UnseenError
-from unseen_core.ghost_probe import (
+from unseen_core.judging.ghost_probe import (
     GhostProbe,
     fit_ghost_probe,
     ghost_bounds,
     ghost_score,
     superpose,
 )
-from unseen_core.ghosts import MEASURES, ghost_measures, ghosts, octave_energies
+from unseen_core.judging.ghosts import MEASURES, ghost_measures, ghosts, octave_energies
 
 
 def digits(first: int, n: int) -> Tensor:
@@ -161,7 +161,7 @@ def test_bad_input_is_one_line(probe, call, message: str) -> None:
 def test_blocks_of_images_change_nothing(probe, monkeypatch: pytest.MonkeyPatch) -> None:
     mixed = superpose(FIT, probe.mean, seed=3)
     measures = ghost_measures(OTHERS)
-    monkeypatch.setattr("unseen_core.ghosts._BLOCK", 7 * FIT[0].numel())
+    monkeypatch.setattr("unseen_core.judging.ghosts._BLOCK", 7 * FIT[0].numel())
     assert torch.equal(superpose(FIT, probe.mean, seed=3), mixed)
     for name, values in ghost_measures(OTHERS).items():
         torch.testing.assert_close(values, measures[name], rtol=1e-12, atol=1e-12)

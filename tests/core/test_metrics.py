@@ -10,14 +10,14 @@ from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
-from unseen_core.metrics import (
+from unseen_core.judging.metrics import (
     frechet_distance,
     kernel_distance,
     kid,
     psnr,
     relative_error,
 )
-from unseen_core.probe import fit_probe, wilson
+from unseen_core.judging.probe import fit_probe, wilson
 
 
 def normal(n: int, d: int, seed: int) -> Tensor:

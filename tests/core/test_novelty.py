@@ -6,7 +6,7 @@ from scipy.spatial.distance import cdist, pdist
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
-from unseen_core.novelty import (
+from unseen_core.judging.novelty import (
     copy_fraction,
     diversity,
     nearest,

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
-from unseen_core.metrics import frechet_distance, kernel_distance
-from unseen_core.paired import frechet_difference, kernel_difference
+from unseen_core.judging.metrics import frechet_distance, kernel_distance
+from unseen_core.judging.paired import frechet_difference, kernel_difference
 
 BOTH = (kernel_difference, frechet_difference)
 

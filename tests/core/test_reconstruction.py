@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from unseen_core.analysis.bandwidth import bandwidth
-from unseen_core.analysis.reconstruction import reconstruction
+from unseen_core.analysis.latents.bandwidth import bandwidth
+from unseen_core.analysis.latents.reconstruction import reconstruction
+from unseen_core.diffusion.oracle import GaussianEps
+from unseen_core.diffusion.transport import ancestral, denoise, invert
 from unseen_core.errors import UnseenError
-from unseen_core.gaussian import Gaussian
-from unseen_core.metrics import psnr
-from unseen_core.oracle import GaussianEps
+from unseen_core.judging.metrics import psnr
+from unseen_core.laws.gaussian import Gaussian
 from unseen_core.rng import Streams
 from unseen_core.schedule import Schedule
-from unseen_core.transport import ancestral, denoise, invert
 
 SHAPE = (3, 4, 4)
 NAMES = [str(i) for i in range(9)]

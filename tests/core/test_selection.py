@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
-from unseen_core.metrics import cubic_kernel, kernel_distance
-from unseen_core.novelty import nearest, novelty
-from unseen_core.selection import Candidate, choose
+from unseen_core.judging.metrics import cubic_kernel, kernel_distance
+from unseen_core.judging.novelty import nearest, novelty
+from unseen_core.judging.selection import Candidate, choose
 
 D, N = 8, 100
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
+from unseen_core.sources.shapes import _CHUNK, _shape, draw_shapes
 from unseen_core.training import denoiser as training
 from unseen_core.training.denoiser import DenoiserConfig, build_network, train_denoiser
-from unseen_core.training.shapes import _CHUNK, _shape, draw_shapes
 
 TINY = DenoiserConfig(steps=8, batch=4, learning_rate=2e-3, warmup=2, ema=0.9,
                       channels=(16, 32), seed=3)

@@ -6,9 +6,9 @@ import pytest
 from scipy.stats import kstest, truncnorm
 
 from unseen_core.errors import UnseenError
+from unseen_core.laws.truncated import truncated_normal, truncated_variance
 from unseen_core.rng import Streams
 from unseen_core.starts import Prior
-from unseen_core.truncated import truncated_normal, truncated_variance
 
 BOUNDS = [0.1, 1.0, 2.5, 9.0]
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from workspace import MODEL, OTHER, SEEN, change, fetch_all
 
-from flows.stage import run_stage
+from flows.dispatch import run_stage
 from unseen_core.errors import UnseenError
 from unseen_core.store import TensorStore
 
@@ -75,7 +75,7 @@ def test_too_few_images_are_a_note_and_no_failure(workspace) -> None:
 
 
 def test_a_network_that_changes_under_the_analysis_is_an_error(enough, monkeypatch) -> None:
-    import flows.analyze as module
+    import flows.stages.analyze as module
 
     real = module.reconstruction
 

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from workspace import MODEL, OTHER, SEEN, change, contents, fetch_all
 
-from flows.run import DirectRun
-from flows.stage import STAGES, run_stage
+from flows.dispatch import run_stage
+from flows.running.registry import STAGES
+from flows.running.run import DirectRun
 from unseen_core.errors import UnseenError
 
 OUT = Path("data/applications", MODEL)

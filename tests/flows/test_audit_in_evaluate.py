@@ -13,12 +13,12 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 from workspace import DOMAIN, MODEL, OTHER, SAMPLERS, change, contents, run_stages
 
-from flows.cells import each_cell
-from flows.params import load_params
-from flows.stage import run_stage
-from unseen_core.ghost_probe import superpose
-from unseen_core.ghosts import MEASURES
-from unseen_core.probe import wilson
+from flows.dispatch import run_stage
+from flows.settings.cells import each_cell
+from flows.settings.params import load_params
+from unseen_core.judging.ghost_probe import superpose
+from unseen_core.judging.ghosts import MEASURES
+from unseen_core.judging.probe import wilson
 from unseen_core.store import read_frame, read_pictures, write_pictures
 
 COPIES, MIXED, FOREIGN = "L0100-noise", "L0200-noise", "L0100-slerp"

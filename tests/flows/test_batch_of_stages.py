@@ -7,8 +7,8 @@ import pytest
 import torch
 from workspace import DOMAIN, MODEL, SEEN, change, contents, fetch_all, run_stages
 
-import flows.batch
-import flows.invert
+import flows.running.batch
+import flows.stages.invert
 from unseen_core.errors import UnseenError
 
 OUT = Path("data/latents", MODEL, DOMAIN)
@@ -17,7 +17,7 @@ OUT = Path("data/latents", MODEL, DOMAIN)
 def test_a_probe_is_asked_once_and_recorded(workspace: Path,
                                             monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(flows.batch, "probe_batch", lambda *_: asked.append(1) or 2)
+    monkeypatch.setattr(flows.running.batch, "probe_batch", lambda *_: asked.append(1) or 2)
     change(workspace, "invert", "batch", to=2)
     fetch_all((DOMAIN, SEEN))
     run_stages(["invert"])
@@ -35,7 +35,7 @@ def test_out_of_memory_is_one_line_and_loses_nothing(workspace: Path,
     fetch_all((DOMAIN, SEEN))
     run_stages(["invert"])
     undisturbed = contents(OUT)
-    true, calls = flows.invert.carry_up, []
+    true, calls = flows.stages.invert.carry_up, []
 
     def tight(*args: object, **kwargs: object) -> torch.Tensor:
         calls.append(1)
@@ -43,7 +43,7 @@ def test_out_of_memory_is_one_line_and_loses_nothing(workspace: Path,
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
         return true(*args, **kwargs)
 
-    monkeypatch.setattr(flows.invert, "carry_up", tight)
+    monkeypatch.setattr(flows.stages.invert, "carry_up", tight)
     with pytest.raises(UnseenError, match=r"^out of memory: lower invert\.batch, now 2; finished"):
         run_stages(["invert"])
     assert contents(OUT) == undisturbed  # what was published stays

@@ -9,11 +9,11 @@ from diffusers import DDPMPipeline, UNet2DModel
 from published import SMALL_DDPM, SMALL_GUIDED, SMALL_IDDPM, random_state
 from workspace import DOMAIN, MODEL, SEEN, SIZE, change, contents, run_stages
 
-from flows.frozen import load_frozen
-from flows.stage import run_stage
+from flows.dispatch import run_stage
+from flows.loading.frozen import load_frozen
 from unseen_core.checkpoints.architecture import Architecture
 from unseen_core.checkpoints.loading import load_checkpoint
-from unseen_core.denoiser import UNetEps, load_model
+from unseen_core.diffusion.denoiser import UNetEps, load_model
 from unseen_core.errors import UnseenError
 from unseen_core.store import file_hash
 

@@ -13,11 +13,11 @@ from hubserver import Fault, serve
 from tenacity import wait_none
 from workspace import change, contents
 
-from flows import retries, transfer
-from flows.extractors import load_extractor
-from flows.stage import run_stage
+from flows.dispatch import run_stage
+from flows.downloads import retries, transfer
 from unseen_core.errors import UnseenError
-from unseen_core.features import extract
+from unseen_core.judging.extractors import load_extractor
+from unseen_core.judging.features import extract
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 OTHER = np.random.default_rng(1).bytes(300_000)

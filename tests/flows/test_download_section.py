@@ -6,9 +6,9 @@ import httpx2
 import pytest
 from workspace import change
 
-from flows import transfer
-from flows.params import load_params
-from flows.stage import run_stage
+from flows.dispatch import run_stage
+from flows.downloads import transfer
+from flows.settings.params import load_params
 from unseen_core.errors import UnseenError
 
 CONTENT = b"weights"

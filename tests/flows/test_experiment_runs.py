@@ -7,7 +7,7 @@ import sys
 import pytest
 from workspace import isolate
 
-from flows.experiments import check_sweep, export_report, finished, run_sweep, sweep_points
+from flows.dvc.experiments import check_sweep, export_report, finished, run_sweep, sweep_points
 from flows.pipeline import run_pipeline
 from unseen_core.errors import UnseenError
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from workspace import DOMAIN, change
 
-from flows.stage import run_stage
+from flows.dispatch import run_stage
 from unseen_core.errors import UnseenError
 from unseen_core.store import read_pictures
 

@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 from workspace import MODEL, OTHER, SEEN, change, fetch_all
 
-from flows.findings import SECTIONS, findings, page
-from flows.findings.appendix import copy_pictures
-from flows.findings.evidence import load_evidence
-from flows.findings.front import rivals
-from flows.findings.related import RELATED
-from flows.findings.text import Section, number, span, table
-from flows.findings.verdicts import (
+from flows.dispatch import run_stage
+from flows.report.findings import SECTIONS, findings, page
+from flows.report.findings.appendix import copy_pictures
+from flows.report.findings.evidence import load_evidence
+from flows.report.findings.front import rivals
+from flows.report.findings.related import RELATED
+from flows.report.findings.text import Section, number, span, table
+from flows.report.findings.verdicts import (
     at_floor,
     copying,
     duel,
@@ -30,9 +31,8 @@ from flows.findings.verdicts import (
     tells,
     unharmed,
 )
-from flows.stage import run_stage
 from unseen_core.errors import UnseenError
-from unseen_core.metrics import Interval
+from unseen_core.judging.metrics import Interval
 
 CASE = f"{MODEL}/{OTHER}"
 KERNEL = "kd_projections"

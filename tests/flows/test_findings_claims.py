@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 from workspace import MODEL, OTHER, parameters
 
-from flows.findings.evidence import Evidence
-from flows.findings.front import opening, rivals
-from flows.findings.images import copies, farther, generates, selects
-from flows.findings.latents import apart, closed_form, geometry, normal
-from flows.findings.network import interpolates, reconstructs, tolerates, untouched
-from flows.params import Params
+from flows.report.findings.evidence import Evidence
+from flows.report.findings.front import opening, rivals
+from flows.report.findings.images import copies, farther, generates, selects
+from flows.report.findings.latents import apart, closed_form, geometry, normal
+from flows.report.findings.network import interpolates, reconstructs, tolerates, untouched
+from flows.settings.params import Params
 
 CASE = f"{MODEL}/{OTHER}"
 KERNEL = "kd_projections"

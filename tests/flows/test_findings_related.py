@@ -7,16 +7,16 @@ import pandas as pd
 import pytest
 from workspace import MODEL, OTHER, parameters
 
-from flows.findings import page
-from flows.findings.evidence import Evidence
-from flows.findings.related import RELATED
-from flows.findings.related.applications import anonymises, augments, enhances
-from flows.findings.related.boomerang import keeps, loses
-from flows.findings.related.leak import colours, imitates, misses
-from flows.findings.related.painters import explained, outlines, perturbs, rotates, skips
-from flows.findings.related.style import fails, tunes
-from flows.findings.reports import Report
-from flows.params import Params
+from flows.report.findings import page
+from flows.report.findings.evidence import Evidence
+from flows.report.findings.related import RELATED
+from flows.report.findings.related.applications import anonymises, augments, enhances
+from flows.report.findings.related.boomerang import keeps, loses
+from flows.report.findings.related.leak import colours, imitates, misses
+from flows.report.findings.related.painters import explained, outlines, perturbs, rotates, skips
+from flows.report.findings.related.style import fails, tunes
+from flows.report.findings.reports import Report
+from flows.settings.params import Params
 
 CASE = f"{MODEL}/{OTHER}"
 KERNEL = "kd_projections"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from flows.findings.related.rules import any_of, beats, explains, in_order, saves, spreads
-from unseen_core.metrics import Interval
+from flows.report.findings.related.rules import any_of, beats, explains, in_order, saves, spreads
+from unseen_core.judging.metrics import Interval
 
 
 def about(value, half=0.1):

@@ -13,21 +13,21 @@ import torch
 from safetensors.torch import load_file
 from workspace import DOMAIN, MODEL, ROOT, change, fetch_all, isolate, run_stages
 
-from flows import tuning
-from flows.cells import Cell, each_cell
-from flows.frozen import load_tuned
-from flows.params import load_params
-from flows.run import DirectRun
-from flows.select import candidate_cells
-from flows.stage import STAGES, find_stage
-from flows.training_plot import training
-from unseen_core.denoiser import load_model
+from flows.loading.frozen import load_tuned
+from flows.report.plots.training import training
+from flows.running.registry import STAGES, find_stage
+from flows.running.run import DirectRun
+from flows.settings.cells import Cell, each_cell
+from flows.settings.params import load_params
+from flows.stages import tuning
+from flows.stages.select import candidate_cells
+from unseen_core.diffusion.denoiser import load_model
+from unseen_core.diffusion.transport import denoise
 from unseen_core.errors import UnseenError
-from unseen_core.gaussian import Gaussian
 from unseen_core.images import to_float, to_uint8
+from unseen_core.laws.gaussian import Gaussian
 from unseen_core.rng import Streams
 from unseen_core.store import file_hash, read_pictures, write_json
-from unseen_core.transport import denoise
 
 PLACE = Path(MODEL, DOMAIN)
 OUT = Path("data/finetuned", PLACE)
@@ -139,7 +139,7 @@ def test_the_cost_of_training_stands_beside_the_measurements(project):
 
 
 def test_what_is_called_the_best_or_chosen_is_of_the_frozen_network(project):
-    from flows.compare import _best
+    from flows.report.choice import _best
 
     params = load_params()
     cells = list(each_cell(params))
@@ -201,7 +201,7 @@ def test_a_finished_training_survives_a_kill(project, monkeypatch):
 
 
 def test_without_entries_the_stage_leaves_an_empty_report_and_never_imports_torch(workspace):
-    command = ("import sys; from flows.stage import run_stage; "
+    command = ("import sys; from flows.running.registry import run_stage; "
                f"run_stage('finetune', {{'model': {MODEL!r}, 'domain': {DOMAIN!r}}}); "
                "sys.exit('torch' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, check=False,

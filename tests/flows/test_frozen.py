@@ -8,8 +8,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 from workspace import DOMAIN, MODEL, run_stages
 
-from flows.frozen import WEIGHTS, load_frozen
-from flows.stage import run_stage
+from flows.dispatch import run_stage
+from flows.loading.frozen import WEIGHTS, load_frozen
 from unseen_core.errors import UnseenError
 from unseen_core.store import file_hash
 

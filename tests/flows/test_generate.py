@@ -8,15 +8,15 @@ import pandas as pd
 import pytest
 from workspace import MODEL, contents
 
-from flows.generate_request import read_settings
-from flows.networks import open_network
-from flows.params import load_params
-from flows.run import DirectRun
-from flows.stage import STAGES
+from flows.folders.open import open_network
+from flows.folders.request import read_settings
+from flows.running.registry import STAGES
+from flows.running.run import DirectRun
+from flows.settings.params import load_params
 from unseen_core.checkpoints.pipeline import load_parts
-from unseen_core.codec import Pixels
 from unseen_core.errors import UnseenError
 from unseen_core.images import decode_png
+from unseen_core.types import Pixels
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from ruamel.yaml import YAML
 from workspace import ROOT
 
 from flows.__main__ import app
-from flows.graph import code_of, is_code, stage_of, write_code_deps
-from flows.stage import find_stage
+from flows.running.code import code_of, is_code, stage_of, write_code_deps
+from flows.running.registry import find_stage
 from unseen_core.store import import_closure
 
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]

@@ -21,13 +21,13 @@ from workspace import (
     write_parameters,
 )
 
-from flows.cells import Cell, each_cell
-from flows.fit import load_fitted
-from flows.params import load_params
-from flows.paths import PATHS
-from flows.sample import load_starts, rows_of_parts
-from flows.stage import run_stage
-from unseen_core.references import References
+from flows.dispatch import run_stage
+from flows.loading.fitted import load_fitted
+from flows.loading.starts import load_starts, rows_of_parts
+from flows.settings.cells import Cell, each_cell
+from flows.settings.params import load_params
+from flows.settings.paths import PATHS
+from unseen_core.laws.references import References
 from unseen_core.store import TensorStore, read_frame, read_pictures
 
 PLACE = Path(MODEL, DOMAIN)

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from workspace import MODEL, contents, draw_pictures
 
-from flows.run import DirectRun
-from flows.stage import STAGES
+from flows.running.registry import STAGES
+from flows.running.run import DirectRun
 from unseen_core.applications import Classifier
 from unseen_core.images import decode_png
 
@@ -45,7 +45,7 @@ def test_fraction_zero_returns_the_images(with_network, command):
 
 
 def test_augment_keeps_classes_and_originals_and_measures(with_network, command, monkeypatch):
-    monkeypatch.setattr("flows.augment.Classifier", partial(Classifier, steps=3))
+    monkeypatch.setattr("flows.folders.augment.Classifier", partial(Classifier, steps=3))
     draw_pictures(Path("labelled/first class"), 5, seed=1)
     draw_pictures(Path("labelled/second"), 5, seed=2)
     code, said, errors = command("augment", "labelled", "out", "--copies", 2, *QUICK)

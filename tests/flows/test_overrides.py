@@ -4,7 +4,7 @@ import pytest
 from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
-from flows.overrides import as_words, combine, overlay, read_parameters
+from flows.dvc.overrides import as_words, combine, overlay, read_parameters
 from unseen_core.errors import UnseenError
 
 BASE = """# why

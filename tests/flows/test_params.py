@@ -7,8 +7,8 @@ import pytest
 from ruamel.yaml import YAML
 from workspace import ROOT
 
-from flows.cells import each_cell, every_sampler
-from flows.params import Params, load_params
+from flows.settings.cells import each_cell, every_sampler
+from flows.settings.params import Params, load_params
 from unseen_core.errors import UnseenError
 
 COMMITTED = YAML(typ="safe").load((ROOT / "params.yaml").read_text("utf-8"))

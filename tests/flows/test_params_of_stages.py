@@ -7,8 +7,8 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 from workspace import CHAIN, DOMAIN, MODEL, OTHER, ROOT, SEEN, change, fetch_all, run_stages
 
-from flows.params import load_params
-from flows.stage import run_stage
+from flows.dispatch import run_stage
+from flows.settings.params import load_params
 
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]
 RUNS = {  # entry of dvc.yaml: stage, targets
@@ -21,7 +21,7 @@ RUNS = {  # entry of dvc.yaml: stage, targets
 }
 TUNED = {"short": {"noise": "white", "images": 3, "steps": [1], "batch": 2,
                    "learning_rate": 0.001, "seed": 0}}
-# How many cores share the work decides no byte that is worth a rerun: see flows/cores.py.
+# How many cores share the work decides no byte that is worth a rerun: see flows/running/cores.py.
 FREE = {"compute.threads"}
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from flows import pipeline, repro, tracking
+from flows import pipeline
+from flows.dvc import process as repro
+from flows.mlflow import tracking
 from flows.pipeline import only_run, run_pipeline
-from flows.stage import UNRECORDED
+from flows.running.registry import UNRECORDED
 from unseen_core.errors import UnseenError
 
 EVALUATE = """

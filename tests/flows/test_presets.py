@@ -8,9 +8,9 @@ import pytest
 from ruamel.yaml import YAML
 from workspace import ROOT
 
-from flows.cells import each_cell, every_sampler
-from flows.overrides import overlay
-from flows.params import Params, load_params
+from flows.dvc.overrides import overlay
+from flows.settings.cells import each_cell, every_sampler
+from flows.settings.params import Params, load_params
 from unseen_core.errors import UnseenError
 
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))

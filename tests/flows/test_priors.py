@@ -7,7 +7,7 @@ import pytest
 import torch
 from workspace import DOMAIN, MODEL, OTHER
 
-from flows.fit import load_fitted
+from flows.loading.fitted import load_fitted
 from flows.priors import load_prior
 from unseen_core.errors import UnseenError
 from unseen_core.rng import Streams

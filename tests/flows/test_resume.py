@@ -87,15 +87,15 @@ def stopped(killed, tmp_path, monkeypatch):
 @pytest.fixture
 def carried(monkeypatch):
     """How many states the network was asked to carry."""
-    import flows.invert
+    import flows.stages.invert
 
-    seen, real = [], flows.invert.carry_up
+    seen, real = [], flows.stages.invert.carry_up
 
     def carry(network, x, grid, **settings):
         seen.append(len(x))
         return real(network, x, grid, **settings)
 
-    monkeypatch.setattr(flows.invert, "carry_up", carry)
+    monkeypatch.setattr(flows.stages.invert, "carry_up", carry)
     return seen
 
 

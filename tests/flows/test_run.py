@@ -6,9 +6,10 @@ import time
 
 import pytest
 
-from flows import stage as stages
-from flows.run import DirectRun
-from flows.stage import run_stage, stage
+from flows.dispatch import run_stage
+from flows.running import registry as stages
+from flows.running.registry import stage
+from flows.running.run import DirectRun
 from unseen_core.errors import UnseenError
 
 

@@ -5,8 +5,8 @@ import math
 import pandas as pd
 from workspace import ROOT
 
-from flows.params import load_params
-from flows.sampler_table import sampler_table
+from flows.report.sampler_table import sampler_table
+from flows.settings.params import load_params
 
 KERNEL = "kd_features32"
 

@@ -10,11 +10,11 @@ import torch
 from sklearn.datasets import load_digits
 from workspace import DOMAIN, MODEL, OTHER, SAMPLERS, change, parameters
 
-from flows.compare import judge_selections
-from flows.params import Params
-from flows.select import candidate_cells
-from flows.stage import run_stage
-from flows.summary import summarise_selections
+from flows.dispatch import run_stage
+from flows.report.choice import judge_selections
+from flows.report.summary import summarise_selections
+from flows.settings.params import Params
+from flows.stages.select import candidate_cells
 from unseen_core.errors import UnseenError
 from unseen_core.store import read_pictures, write_pictures
 

@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import load_file
 from workspace import DOMAIN, MODEL, change
 
-from flows.source_law import fit_source, load_source, write_source
-from flows.stage import run_stage
+from flows.dispatch import run_stage
+from flows.loading.source_law import load_source, write_source
 from unseen_core.errors import UnseenError
 from unseen_core.images import to_float
-from unseen_core.references import References
+from unseen_core.laws.references import References
+from unseen_core.laws.source import fit_source
 from unseen_core.schedule import load_schedule
 from unseen_core.store import read_json, read_pictures, write_pictures
 
@@ -42,7 +43,7 @@ def test_fit_and_rest_are_fitted_and_held_out_images_are_not(tmp_path: Path) -> 
 
 
 def test_many_images_are_read_up_to_a_bound(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("flows.source_law._MOST", 15)
+    monkeypatch.setattr("flows.loading.source_law._MOST", 15)
     pictures(tmp_path, "fit", 12, 40)
     pictures(tmp_path, "rest", 20, 60)
     assert write_source(tmp_path / "law.safetensors", tmp_path) == 15

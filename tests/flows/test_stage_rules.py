@@ -8,9 +8,10 @@ import torch
 from ruamel.yaml import YAML
 from workspace import CHAIN, DOMAIN, MODEL, ROOT, change, contents, fetch_all, run_stages
 
-from flows.graph import is_code
-from flows.run import DirectRun
-from flows.stage import STAGES, run_stage
+from flows.dispatch import run_stage
+from flows.running.code import is_code
+from flows.running.registry import STAGES
+from flows.running.run import DirectRun
 from unseen_core.errors import UnseenError
 from unseen_core.store import read_frame, read_pictures
 
@@ -78,10 +79,10 @@ def _latent_states(folder):
 
 def _counting(stage, seen):
     """Return the stage's transport, noting how many states pass through it."""
-    import flows.denoise
-    import flows.invert
+    import flows.stages.denoise
+    import flows.stages.invert
 
-    real = flows.invert.carry_up if stage == "invert" else flows.denoise.carry_down
+    real = flows.stages.invert.carry_up if stage == "invert" else flows.stages.denoise.carry_down
 
     def carry(network, x, grid, **settings):
         seen.append(len(x))
@@ -91,7 +92,7 @@ def _counting(stage, seen):
 
 
 def test_evaluate_refuses_an_extractor_that_saw_held_out_images(done):
-    from unseen_core.features import Features32Net, image_hash
+    from unseen_core.judging.features import Features32Net, image_hash
     from unseen_core.training.extractor import ExtractorConfig
     from unseen_core.training.extractor_card import save_extractor
 

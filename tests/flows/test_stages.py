@@ -11,8 +11,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from workspace import DOMAIN, MODEL, OTHER, SAMPLERS, SEEN, parameters
 
-from flows.cells import each_cell
-from flows.params import Params
+from flows.settings.cells import each_cell
+from flows.settings.params import Params
 from unseen_core.images import to_float, to_uint8
 from unseen_core.store import TensorStore, read_frame, read_pictures
 
@@ -55,8 +55,8 @@ def test_fetch_splits_a_domain_and_copies_a_checkpoint(data, finished):
 
 
 def test_latents_are_those_of_one_pass_through_every_level(data, fitted):
-    from unseen_core.denoiser import load_model
-    from unseen_core.transport import invert
+    from unseen_core.diffusion.denoiser import load_model
+    from unseen_core.diffusion.transport import invert
 
     store = TensorStore(data / "latents" / PLACE)
     images, ids = fitted

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from workspace import DOMAIN, MODEL, OTHER, change
 
-from flows.stage import run_stage
-from flows.steer import unchanged_share
+from flows.dispatch import run_stage
+from flows.stages.steer import unchanged_share
 from unseen_core.errors import UnseenError
 
 TARGET = {"model": MODEL}

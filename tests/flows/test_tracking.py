@@ -6,18 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.provenance import (
-    LATENTS,
-    datasets,
-    digest,
-    flatten,
-    invocation_cells,
-    provenance,
-    read_cells,
-    store_label,
-    store_uri,
-)
-from flows.stage_reports import read_stages
+from flows.loading.metrics import LATENTS, invocation_cells, read_cells
+from flows.loading.reports import read_stages
+from flows.mlflow.provenance import datasets, digest, flatten, provenance, store_label, store_uri
 from unseen_core.errors import UnseenError
 
 

@@ -11,11 +11,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from workspace import DOMAIN, MODEL, OTHER, SEEN, change, contents
 
-from flows.run import DirectRun
-from flows.source_law import load_source
-from flows.stage import STAGES, run_stage
+from flows.dispatch import run_stage
+from flows.loading.source_law import load_source
+from flows.running.registry import STAGES
+from flows.running.run import DirectRun
 from unseen_core.errors import UnseenError
-from unseen_core.gaussian import Gaussian
+from unseen_core.laws.gaussian import Gaussian
 
 OUT = Path("data/trajectory", MODEL)
 
@@ -64,7 +65,7 @@ def test_every_table_is_there_and_finite(done) -> None:
 def test_tables_do_not_depend_on_how_runs_are_parted(done, monkeypatch) -> None:
     before = contents(OUT, "*.csv")
     shutil.rmtree(OUT)
-    monkeypatch.setattr("flows.trajectory._PART", 1)
+    monkeypatch.setattr("flows.stages.trajectory._PART", 1)
     STAGES["trajectory"](DirectRun(), model=MODEL)
     for name, old in before.items():
         was, now = (pd.read_csv(pd.io.common.BytesIO(data))

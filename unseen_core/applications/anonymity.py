@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
-from unseen_core.metrics import Interval, check_features
-from unseen_core.novelty import nearest
-from unseen_core.probe import wilson
+from unseen_core.judging.metrics import Interval, check_features
+from unseen_core.judging.novelty import nearest
+from unseen_core.judging.probe import wilson
 
 __all__ = ["Anonymity", "anonymity"]
 

@@ -7,9 +7,9 @@ from torch.nn import functional
 
 from unseen_core.applications.local import mean_interval
 from unseen_core.errors import UnseenError
-from unseen_core.features import extract
 from unseen_core.images import to_uint8
-from unseen_core.metrics import Interval, psnr
+from unseen_core.judging.features import extract
+from unseen_core.judging.metrics import Interval, psnr
 from unseen_core.types import FeatureExtractor
 
 __all__ = ["Fidelity", "consistency", "enlarge", "fidelity", "preferred", "shrink"]

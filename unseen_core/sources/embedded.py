@@ -13,7 +13,7 @@ from torch import Tensor
 from unseen_core.images import resize
 from unseen_core.sources.base import SourceConfig, SourceImages
 from unseen_core.sources.gather import Found, collect
-from unseen_core.training.shapes import draw_shapes
+from unseen_core.sources.shapes import draw_shapes
 
 __all__ = [
     "galaxy_boxes",

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
-from unseen_core.frequency import dct, idct, low_mask
-from unseen_core.geometry import shell_lengths
-from unseen_core.references import References
+from unseen_core.laws.frequency import dct, idct, low_mask
+from unseen_core.laws.geometry import shell_lengths
+from unseen_core.laws.references import References
 from unseen_core.rng import Streams
 from unseen_core.starts.parents import Parents, check_eta, dirichlet, keep_inside
 from unseen_core.starts.protocol import StartContext, StartStates

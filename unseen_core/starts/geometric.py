@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
-from unseen_core.geometry import shell_lengths
+from unseen_core.laws.geometry import shell_lengths
+from unseen_core.laws.windows import check_window
 from unseen_core.rng import Streams
 from unseen_core.starts.parents import Parents, check_eta, dirichlet, keep_inside
 from unseen_core.starts.protocol import StartContext, StartStates
-from unseen_core.windows import check_window
 
 __all__ = ["Geometric"]
 
@@ -39,8 +39,8 @@ class Geometric:
         shell: Whether to put candidates on the shell.
         tested: Whether to test candidates against the window.
         window: What accepts a candidate: the calibrated ``"envelope"``, or one of the reference
-            implementation's windows (``unseen_core.windows``): ``"v1"``, ``"v2"`` fitted to the
-            references, ``"v1-published"``, ``"v2-published"`` for its own model at 256 x 256.
+            implementation's windows (``unseen_core.laws.windows``): ``"v1"``, ``"v2"`` fitted to
+            the references, ``"v1-published"``, ``"v2-published"`` for its own model at 256 x 256.
         trials: Candidates per start state before giving up, >= 1.
         eta: Share of fresh noise while denoising, 0..1.
     """

@@ -10,12 +10,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from unseen_core.blends import BlendGaussian
 from unseen_core.errors import UnseenError
-from unseen_core.fitting import dct_moments, diagonal_variances
-from unseen_core.frequency import low_frequencies
-from unseen_core.gaussian import Gaussian, Kind
-from unseen_core.references import References
+from unseen_core.laws.blends import BlendGaussian
+from unseen_core.laws.fitting import dct_moments, diagonal_variances
+from unseen_core.laws.frequency import low_frequencies
+from unseen_core.laws.gaussian import Gaussian, Kind
+from unseen_core.laws.references import References
 from unseen_core.rng import Streams
 from unseen_core.schedule import Schedule
 from unseen_core.starts.parents import check_eta, numbered

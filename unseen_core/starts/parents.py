@@ -8,7 +8,7 @@ from scipy.special import gammaincinv
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
-from unseen_core.geometry import STATISTICS
+from unseen_core.laws.geometry import STATISTICS
 from unseen_core.rng import Streams
 from unseen_core.starts.protocol import StartContext, StartStates
 

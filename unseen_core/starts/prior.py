@@ -7,11 +7,11 @@ from typing import ClassVar
 import torch
 
 from unseen_core.errors import UnseenError
-from unseen_core.gaussian import Gaussian
-from unseen_core.references import References
+from unseen_core.laws.gaussian import Gaussian
+from unseen_core.laws.references import References
+from unseen_core.laws.truncated import truncated_normal, truncated_variance
 from unseen_core.rng import Streams
 from unseen_core.starts.protocol import StartContext, StartStates
-from unseen_core.truncated import truncated_normal, truncated_variance
 
 __all__ = ["Prior", "StyleNoise", "style_law"]
 

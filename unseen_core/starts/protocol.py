@@ -8,16 +8,16 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from unseen_core.blends import Law
 from unseen_core.errors import UnseenError
-from unseen_core.gaussian import Gaussian
-from unseen_core.geometry import Envelope, Judge
-from unseen_core.references import References
+from unseen_core.laws.blends import Law
+from unseen_core.laws.gaussian import Gaussian
+from unseen_core.laws.geometry import Envelope, Judge
+from unseen_core.laws.references import References
+from unseen_core.laws.span import Span, Whole, coordinates_of
+from unseen_core.laws.windows import reference_window
 from unseen_core.rng import Streams
 from unseen_core.schedule import Schedule
-from unseen_core.span import Span, Whole, coordinates_of
 from unseen_core.types import Level
-from unseen_core.windows import reference_window
 
 __all__ = ["StartContext", "StartSampler", "StartStates"]
 

@@ -10,7 +10,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 
-from unseen_core.denoiser import plain_norms
+from unseen_core.diffusion.denoiser import plain_norms
 from unseen_core.errors import UnseenError
 
 __all__ = ["DenoiserConfig", "build_network", "train_denoiser"]

@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from unseen_core.errors import UnseenError
-from unseen_core.features import SIZE, Features32Net, pixels32
+from unseen_core.judging.features import SIZE, Features32Net, pixels32
 
 __all__ = ["ExtractorConfig", "train_extractor"]
 

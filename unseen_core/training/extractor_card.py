@@ -10,7 +10,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unseen_core.features import FORMAT, TRAINING_IMAGES, Features32Net, image_hash, pixels32
+from unseen_core.judging.features import (
+    FORMAT,
+    TRAINING_IMAGES,
+    Features32Net,
+    image_hash,
+    pixels32,
+)
 from unseen_core.training.extractor import ExtractorConfig
 
 __all__ = ["accuracy", "save_extractor"]

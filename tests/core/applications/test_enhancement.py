@@ -5,9 +5,9 @@ import torch
 
 from unseen_core.applications import consistency, enlarge, fidelity, preferred, shrink
 from unseen_core.errors import UnseenError
-from unseen_core.features import RandomProjections
 from unseen_core.images import to_float
-from unseen_core.training.shapes import draw_shapes
+from unseen_core.judging.features import RandomProjections
+from unseen_core.sources.shapes import draw_shapes
 
 
 @pytest.fixture(scope="module")

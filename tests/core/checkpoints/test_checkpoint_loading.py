@@ -17,7 +17,7 @@ from unseen_core.checkpoints.loading import (
     weights_file,
 )
 from unseen_core.checkpoints.network import CONFIG, HEADS, LABEL, SCHEDULER, WEIGHTS
-from unseen_core.denoiser import UNetEps, load_model
+from unseen_core.diffusion.denoiser import UNetEps, load_model
 from unseen_core.errors import UnseenError
 
 LEGACY = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from unseen_core.blends import fit_law
-from unseen_core.gaussian import Gaussian
-from unseen_core.geometry import Envelope, Judge
-from unseen_core.oracle import GaussianEps
-from unseen_core.references import References
+from unseen_core.diffusion.oracle import GaussianEps
+from unseen_core.diffusion.transport import denoise, invert
+from unseen_core.laws.blends import fit_law
+from unseen_core.laws.gaussian import Gaussian
+from unseen_core.laws.geometry import Envelope, Judge
+from unseen_core.laws.references import References
 from unseen_core.rng import Streams
 from unseen_core.schedule import Schedule
 from unseen_core.starts import StartContext
-from unseen_core.transport import denoise, invert
 
 SHAPE = (3, 2, 2)
 D, N, LEVEL = 12, 400, 500

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 from torch import Tensor
 
+from unseen_core.diffusion.transport import denoise
 from unseen_core.errors import UnseenError
-from unseen_core.gaussian import Gaussian
+from unseen_core.laws.gaussian import Gaussian
+from unseen_core.laws.truncated import truncated_variance
 from unseen_core.starts import (
     STARTS,
     Bands,
@@ -26,8 +28,6 @@ from unseen_core.starts import (
     build_sampler,
     slerp,
 )
-from unseen_core.transport import denoise
-from unseen_core.truncated import truncated_variance
 
 SAMPLES = 2000
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from closed_forms import dense, down
 
+from unseen_core.diffusion.transport import denoise
 from unseen_core.errors import UnseenError
-from unseen_core.gaussian import Gaussian
+from unseen_core.laws.gaussian import Gaussian
 from unseen_core.starts import Teleport
-from unseen_core.transport import denoise
 
 
 @pytest.mark.parametrize("level", [100, 500, 900])

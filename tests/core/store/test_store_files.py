@@ -64,7 +64,7 @@ def test_hashes_of_files_and_folders(tmp_path: Path) -> None:
 
 TREE = {
     "flows/__init__.py": "import os",
-    "flows/invert.py": "from unseen_core import ode, missing_attribute\nimport numpy, typer",
+    "flows/stages/invert.py": "from unseen_core import ode, missing_attribute\nimport numpy, typer",
     "flows/report.py": "def late():\n    import unseen_core.deep.leaf as leaf\n    return leaf",
     "flows/broken.py": "def (",
     "unseen_core/__init__.py": "",
@@ -94,9 +94,9 @@ def closure(tree: Path, module: str) -> list[str]:
 
 
 def test_closure_follows_every_kind_of_import(tree: Path) -> None:
-    assert closure(tree, "flows/invert.py") == [
+    assert closure(tree, "flows/stages/invert.py") == [
         "flows/__init__.py",
-        "flows/invert.py",
+        "flows/stages/invert.py",
         "unseen_core/__init__.py",
         "unseen_core/errors.py",
         "unseen_core/loop.py",

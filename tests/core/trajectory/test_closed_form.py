@@ -21,9 +21,9 @@ from unseen_core.analysis.trajectory import (
     residuals,
     rotation_ratio,
 )
+from unseen_core.diffusion.oracle import GaussianEps
 from unseen_core.errors import UnseenError
-from unseen_core.gaussian import Gaussian
-from unseen_core.oracle import GaussianEps
+from unseen_core.laws.gaussian import Gaussian
 from unseen_core.rng import Streams
 from unseen_core.schedule import Schedule
 

@@ -10,8 +10,8 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
-from unseen_core.gaussian import Gaussian
-from unseen_core.metrics import Interval
+from unseen_core.judging.metrics import Interval
+from unseen_core.laws.gaussian import Gaussian
 from unseen_core.schedule import Schedule
 from unseen_core.types import Level
 

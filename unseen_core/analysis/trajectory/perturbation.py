@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unseen_core.diffusion.transport import Method, denoise
 from unseen_core.errors import UnseenError
 from unseen_core.schedule import Schedule
-from unseen_core.transport import Method, denoise
 from unseen_core.types import EpsModel, Level
 
 __all__ = ["Kicked", "kick", "predicted_gain"]
@@ -63,7 +63,7 @@ def kick(
         directions: Unit vectors, shape (directions, d), or (n, directions, d).
         size: Length of the perturbation, > 0.
         batch: States per network call.
-        method: As for ``unseen_core.transport.integrate``.
+        method: As for ``unseen_core.diffusion.transport.integrate``.
 
     Raises:
         UnseenError: If the size is not positive.

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unseen_core.diffusion.oracle import GaussianEps
+from unseen_core.diffusion.transport import Method, denoise, invert
 from unseen_core.errors import UnseenError
-from unseen_core.oracle import GaussianEps
 from unseen_core.schedule import Schedule
-from unseen_core.transport import Method, denoise, invert
 from unseen_core.types import EpsModel, Level
 
 __all__ = ["Trajectory", "clean_of", "closed_form", "record", "record_inversion"]
@@ -68,7 +68,7 @@ def record(
         model: The frozen network.
         x: States at ``levels[-1]``, shape (n, c, h, w).
         levels: Increasing grid from 0, two levels or more, read downwards.
-        method: As for ``unseen_core.transport.integrate``.
+        method: As for ``unseen_core.diffusion.transport.integrate``.
 
     Returns:
         A trajectory in the precision of ``x``.
@@ -88,7 +88,7 @@ def record_inversion(
         model: The frozen network.
         images: Shape (n, c, h, w) in [-1, 1].
         levels: Increasing grid from 0.
-        method: As for ``unseen_core.transport.integrate``.
+        method: As for ``unseen_core.diffusion.transport.integrate``.
 
     Returns:
         Shape (nodes, n, d), on the CPU.

@@ -1,0 +1,1 @@
+"""What comes from the network: files and hub repositories, resumed and checked."""

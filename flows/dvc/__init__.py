@@ -1,0 +1,1 @@
+"""DVC: the process, experiments, and parameters laid over params.yaml."""

@@ -1,0 +1,125 @@
+"""What ``generate`` is asked for: the request, its sampler and its level, checked."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from pydantic import Field
+from ruamel.yaml import YAML, YAMLError
+
+from flows.settings.sections import Section
+from unseen_core.errors import UnseenError
+from unseen_core.schedule import Schedule
+from unseen_core.starts import StartSampler, build_sampler
+
+__all__ = ["ALONE", "NOISE", "Request", "all_settings", "level_of", "read_settings", "sampler_of",
+           "tuned_noise"]
+
+ALONE = ("signal-leak", "boomerang", "style-noise", "noise")
+"""Samplers that need clean images alone: no latents, no fitted prior, no law of the seen domain."""
+NOISE = "noise.safetensors"
+"""In a tuned pipeline's folder: the law of the noise that it starts from."""
+
+
+class Request(Section):
+    """What is generated; a stage takes it as one string of JSON.
+
+    Attributes:
+        images: Folder or zip of the examples.
+        out: Folder to be made.
+        sampler: One of ALONE, with ``settings`` as its fields.
+        level: Level of the start states, 0..T; None: T, for noise and style noise.
+        count: Images.
+        steps: Network calls from T down.
+        seed: Of all random numbers.
+        method: Solver; None: ``solver.method``, and ddim under guidance.
+        model, pipeline, prompt, negative, guidance: See `open_network`.
+    """
+
+    images: str
+    out: str
+    sampler: str
+    settings: dict[str, object] = Field(default_factory=dict)
+    level: int | None = None
+    count: int = 16
+    steps: int = 50
+    seed: int = 0
+    method: str | None = None
+    model: str | None = None
+    pipeline: str | None = None
+    prompt: str = ""
+    negative: str = ""
+    guidance: float = 1.0
+
+
+def read_settings(pairs: Sequence[str]) -> dict[str, object]:
+    """Return the settings that ``KEY=VALUE`` words name, values as in params.yaml.
+
+    Raises:
+        UnseenError: If a word has no ``=``, or its value is no YAML.
+    """
+    settings: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        try:
+            settings[key.strip()] = YAML(typ="safe").load(text)
+        except YAMLError:
+            equals = ""
+        if not equals or not key.strip():
+            raise UnseenError(f"--set {pair!r} is no setting; write it as kind=dct")
+    return settings
+
+
+def sampler_of(asked: Request) -> StartSampler:
+    """Build the sampler that is asked for.
+
+    Raises:
+        UnseenError: If it needs more than clean images, or a setting of it is wrong.
+    """
+    if asked.sampler not in ALONE:
+        raise UnseenError(f"--sampler {asked.sampler} is not one that needs images alone; use one "
+                          f"of {', '.join(ALONE)}")
+    if "sampler" in asked.settings:
+        raise UnseenError("--set names no sampler; use --sampler")
+    try:
+        return build_sampler("--set", {"sampler": asked.sampler, **asked.settings})
+    except UnseenError as error:
+        raise UnseenError(str(error).removeprefix("samplers.")) from None
+
+
+def tuned_noise(asked: Request) -> Path | None:
+    """Return the law of the noise that a pipeline was tuned on, where style noise is asked for."""
+    if asked.pipeline is None or asked.sampler != "style-noise":
+        return None
+    file = Path(asked.pipeline) / NOISE
+    return file if file.is_file() else None
+
+
+def level_of(asked: Request, schedule: Schedule, tuned: Path | None) -> int:
+    """Return the level of the start states.
+
+    Args:
+        asked: The request.
+        schedule: The network's.
+        tuned: The noise that a pipeline was tuned on; it starts at the last level only.
+
+    Raises:
+        UnseenError: If a level is missing, out of range or not the tuned one.
+    """
+    if asked.level is None:
+        if asked.sampler not in ("noise", "style-noise"):
+            raise UnseenError(f"--sampler {asked.sampler} needs --level, 0 to {schedule.top}; "
+                              "higher ones leave more to the network")
+        return schedule.top
+    if tuned is not None and asked.level != schedule.top:
+        raise UnseenError(f"{tuned}: the network was tuned on this noise at level {schedule.top}; "
+                          "leave --level out")
+    if not 0 <= asked.level <= schedule.top:
+        raise UnseenError(f"--level {asked.level} is out of range; use 0 to {schedule.top}")
+    return asked.level
+
+
+def all_settings(sampler: StartSampler) -> dict[str, object]:
+    """Return all settings of a sampler, those left at their defaults too, as JSON has them."""
+    found = {field.name: getattr(sampler, field.name) for field in fields(sampler)}  # type: ignore[arg-type]
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}

@@ -1,0 +1,87 @@
+"""Published checkpoints, checked and opened: for ``fetch``, and into diffusers folders by hand."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from flows.settings.sections import Model
+from unseen_core.checkpoints.architecture import Architecture
+from unseen_core.checkpoints.loading import (
+    Checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    weights_file,
+)
+from unseen_core.errors import UnseenError
+from unseen_core.store import file_hash, write_json
+
+__all__ = ["convert", "open_model"]
+
+
+def open_model(name: str, section: Model, *, size: int) -> tuple[Checkpoint, str]:
+    """Open a checkpoint of params.yaml; return it with the SHA-256 of its published weights.
+
+    The hash is compared before the file is opened; without one, a file that has to be unpickled
+    stays shut.
+
+    Args:
+        name: Of the model.
+        section: Its part of params.yaml.
+        size: Side of the images, where ``architecture`` does not say it.
+
+    Raises:
+        UnseenError: If the file is not the one that is named, or cannot be used.
+    """
+    weights = weights_file(Path(section.path))
+    found = file_hash(weights)
+    if section.sha256 is None and weights.suffix != ".safetensors":
+        raise UnseenError(f"models.{name}: {weights} has sha256 {found}; compare it with its "
+                          f"publisher's and set models.{name}.sha256 to it")
+    if section.sha256 not in (None, found):
+        raise UnseenError(f"models.{name}: {weights} has sha256 {found}, not the one in "
+                          f"params.yaml; fetch it again or correct models.{name}.sha256")
+    try:
+        architecture = Architecture.from_settings(section.architecture.model_dump())
+        checkpoint = load_checkpoint(Path(section.path), architecture=architecture, size=size)
+        return checkpoint.labelled(section.label), found
+    except UnseenError as error:
+        raise UnseenError(f"models.{name}: {error}") from error
+
+
+def convert(
+    path: Path, out: Path, settings: Mapping[str, object], *, sha256: str | None = None
+) -> str:
+    """Write a published checkpoint as a ``DDPMPipeline`` folder that diffusers loads.
+
+    Args:
+        path: A file or folder; see ``load_checkpoint``.
+        out: The folder to be written; empty or absent.
+        settings: Keys of ``Architecture``, and ``preset``.
+        sha256: Of the file with the weights, or None to leave it unchecked.
+
+    Returns:
+        The SHA-256 that was found.
+
+    Raises:
+        UnseenError: If the checkpoint is unusable or not the one named, if diffusers alone would
+            compute something else with it, or if ``out`` holds anything.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UnseenError(f"{out} is not empty; give a folder that is, or a new one")
+    weights = weights_file(path)
+    found = file_hash(weights)
+    if sha256 not in (None, found):
+        raise UnseenError(f"{weights} has sha256 {found}, not {sha256}; fetch it again")
+    checkpoint = load_checkpoint(path, architecture=Architecture.from_settings(settings))
+    checkpoint.check_diffusers()
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    save_checkpoint(checkpoint, partial)
+    write_json(partial / "model_index.json", {
+        "_class_name": "DDPMPipeline",
+        "scheduler": ["diffusers", checkpoint.scheduler.get("_class_name", "DDPMScheduler")],
+        "unet": ["diffusers", "UNet2DModel"],
+    })
+    os.replace(partial, out)
+    return found

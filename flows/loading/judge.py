@@ -1,0 +1,45 @@
+"""The extractors of params.yaml; the first one judges what only one can judge."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from flows.settings.params import Params
+from flows.settings.sections import Extractor
+from unseen_core.errors import UnseenError
+from unseen_core.judging.extractors import load_extractor
+from unseen_core.judging.features import overlap
+from unseen_core.judging.judges import Space
+from unseen_core.types import FeatureExtractor
+
+__all__ = ["first_extractor", "load_spaces"]
+
+
+def first_extractor(params: Params, device: str = "cpu") -> FeatureExtractor:
+    """Load the first of ``evaluate.extractors``, which judges what only one can judge.
+
+    Raises:
+        UnseenError: As ``load_extractor`` does.
+    """
+    name, section = next(iter(params.evaluate.extractors.items()))
+    weights = Path(section.weights) if section.weights else None
+    return load_extractor(name, weights, section.sha256, device)
+
+def load_spaces(
+    sections: Mapping[str, Extractor], domain: str, fit: Tensor, held_out: Tensor, device: str
+) -> list[Space]:
+    """Return the space of every extractor of params.yaml.
+
+    Raises:
+        UnseenError: If an extractor was trained on a held-out image, or its weights are missing.
+    """
+    spaces = []
+    for name, section in sections.items():
+        weights = Path(section.weights) if section.weights else None
+        extractor = load_extractor(name, weights, section.sha256, device)
+        if weights is not None and weights.is_dir() and overlap(weights, held_out):
+            raise UnseenError(f"{weights} was trained on held-out images of {domain}; restore the "
+                              "seed it was trained with, or run `python -m flows pretrain`")
+        spaces.append(Space.of(extractor, fit, held_out))
+    return spaces

@@ -1,0 +1,1 @@
+"""Prefect: what records a stage, and spreads its parts over workers."""

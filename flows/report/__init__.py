@@ -1,0 +1,1 @@
+"""Tables, pictures and written findings, made of the metrics."""

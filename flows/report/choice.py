@@ -1,0 +1,111 @@
+"""The best cell of every domain, and what held-out images say of the chosen one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from flows.settings.cells import REAL, Cell, every_sampler
+from flows.settings.params import Params
+from flows.settings.paths import PATHS
+from unseen_core.errors import UnseenError
+
+__all__ = ["judge_selections"]
+
+
+def _best(params: Params, table: pd.DataFrame, kernel: str) -> dict[str, object]:
+    """Return, per model and domain, the latent cell of least distance that is new and on target.
+
+    Cells of the frozen network alone; one that was fine-tuned is what they are compared with. A
+    cell qualifies with ``compare.in_target``, ``compare.novelty`` and no larger share of copies
+    than held-out images have.
+    """
+    built = every_sampler(params)
+    judged = [name for name, sampler in params.samplers.items() if sampler.space == "latents"
+              and sampler.network is None and not built[name].control]
+    best: dict[str, object] = {}
+    for (model, domain), rows in table[table["sampler"] != REAL].groupby(["model", "domain"]):
+        latent = rows[rows["sampler"].isin(judged)]
+        good = latent[(latent["in_target"] >= params.compare.in_target)
+                      & (latent["novelty"] >= params.compare.novelty)
+                      & (latent["copies"] <= latent["copies_held_out"])]
+        pool = good if len(good) else latent
+        if len(pool):
+            row = pool.loc[pool[kernel].idxmin()].to_dict()  # plain numbers, fit for JSON
+            keys = ["level", "sampler", "n", kernel, f"{kernel}_low", f"{kernel}_high",
+                    "in_target", "novelty", "copies"]
+            best[f"{model}/{domain}"] = {"qualifies": bool(len(good)),
+                                         **{key: row[key] for key in keys}}
+    return best
+
+
+def _mean(best: Mapping[str, Mapping[str, object]], kernel: str) -> dict[str, float]:
+    """Return means over the best cells: the same few figures whatever the domains are."""
+    names = {"distance": kernel, "novelty": "novelty", "in_target": "in_target",
+             "copies": "copies", "qualify": "qualifies"}
+    rows = pd.DataFrame(best.values(), columns=list(names.values())).astype(float)
+    return {name: rows[column].mean() for name, column in names.items()} if best else {}
+
+
+def judge_selections(
+    selections: list[Mapping[str, Any]], table: pd.DataFrame, kernel: str, params: Params
+) -> pd.DataFrame:
+    """Return what held-out images say of the cells that fit images chose.
+
+    The best cell, ``best_...``, is the candidate of least distance to held-out images among those
+    that reach ``compare.novelty`` and ``compare.in_target``. It is picked by the very images that
+    judge it, so its distance is too small, and the chosen cell's loss too large.
+
+    ``difference`` is chosen - best, and ``ratio`` chosen / best, left empty unless best > 0: the
+    estimate is unbiased and may be negative. ``within_10_percent``: difference <= 0.1 |best|.
+    ``within_chance``: best lies in the chosen cell's 95 % interval. Where nothing was chosen, or
+    no candidate qualifies, its columns are empty and both answers False.
+
+    Args:
+        selections: As in data/selection.
+        table: As in compare.csv.
+        kernel: Name of the kernel distance.
+        params: Tells the bounds of ``compare``.
+
+    Returns:
+        One row per selection.
+
+    Raises:
+        UnseenError: If the chosen cell is not in the table.
+    """
+    measured = [kernel, f"{kernel}_low", f"{kernel}_high"]
+    found = []
+    for selection in selections:
+        model, domain, chosen = (selection[key] for key in ("model", "domain", "chosen"))
+        rows = table[(table["model"] == model) & (table["domain"] == domain)]
+        names = [Cell(*place).key for place in zip(rows["level"], rows["sampler"], strict=True)]
+        rows = rows.set_axis(names, axis=0)
+        good = rows[rows.index.isin(selection["cells"])
+                    & (rows["in_target"] >= params.compare.in_target)
+                    & (rows["novelty"] >= params.compare.novelty)]
+        row: dict[str, object] = {"model": model, "domain": domain}
+        if chosen is not None:
+            if chosen["cell"] not in rows.index:
+                raise UnseenError(f"{PATHS.selection(model, domain, 'json')}: chose "
+                                  f"{chosen['cell']}, which has no metrics; run select again")
+            row |= rows.loc[chosen["cell"], ["level", "sampler", *measured, "novelty", "copies"]]
+            row["confidence"] = selection["confidence"]
+        if len(good):
+            best = good.loc[good[kernel].idxmin()]
+            row |= {f"best_{key}": best[key] for key in ("level", "sampler", *measured)}
+        if chosen is not None and len(good):
+            row |= _loss(*(row[key] for key in (*measured, f"best_{kernel}")))
+        found.append(row)
+    columns = ["model", "domain", "level", "sampler", "confidence", *measured, "novelty", "copies",
+               "best_level", "best_sampler", *(f"best_{key}" for key in measured), "ratio",
+               "difference", "within_10_percent", "within_chance"]
+    whole = dict.fromkeys(("level", "best_level"), "Int64") | dict.fromkeys(columns[-2:], "boolean")
+    made = pd.DataFrame(found, columns=columns).astype(whole)
+    return made.fillna(dict.fromkeys(columns[-2:], False))
+
+
+def _loss(chosen: float, low: float, high: float, best: float) -> dict[str, object]:
+    """Return how much farther the chosen cell is than the best one."""
+    return {"ratio": chosen / best if best > 0 else None, "difference": chosen - best,
+            "within_10_percent": chosen - best <= 0.1 * abs(best),
+            "within_chance": low <= best <= high}

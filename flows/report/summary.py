@@ -1,0 +1,79 @@
+"""The comparison in a few lines of Markdown, for a terminal and for a README."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from flows.settings.cells import REAL
+from flows.settings.params import Params
+
+__all__ = ["summarise", "summarise_selections"]
+
+
+def summarise(
+    table: pd.DataFrame, best: Mapping[str, Mapping[str, object]], kernel: str, params: Params
+) -> str:
+    """Return a Markdown table: per domain the floor, each sampler's closest level, and the best.
+
+    The model-free row is the closest one that is at least as new as the best cell, or, where none
+    is, the newest.
+
+    Args:
+        table: As in compare.csv.
+        best: As in best.json.
+        kernel: Name of the kernel distance.
+        params: Tells which samplers are model-free.
+    """
+    lines = [f"| domain | sampler | level | {kernel} (95 %) | in target | novelty | copies |",
+             "|---|---|---|---|---|---|---|"]
+    pixels = {name for name, s in params.samplers.items() if s.space == "pixels"}
+    plain = {name for name, s in params.samplers.items()
+             if s.sampler in ("noise", "prior", "slerp") and s.space == "latents"}
+    for name, cell in best.items():
+        model, _, domain = name.partition("/")
+        rows = table[(table["model"] == model) & (table["domain"] == domain)]
+        shown = [("fit images", rows[rows["sampler"] == REAL])]
+        shown += [(sampler, group.nsmallest(1, kernel))
+                  for sampler, group in rows[rows["sampler"].isin(plain)].groupby("sampler")]
+        chosen = rows[(rows["sampler"] == cell["sampler"]) & (rows["level"] == cell["level"])]
+        free = rows[rows["sampler"].isin(pixels)]
+        if len(free):
+            newer = free[free["novelty"] >= float(str(cell["novelty"]))]
+            twin = newer.nsmallest(1, kernel) if len(newer) else free.nlargest(1, "novelty")
+            shown.append((f"{twin['sampler'].iloc[0]}, no model", twin))
+        mark = "" if cell["qualifies"] else " (misses a bound)"
+        shown.append((f"**{cell['sampler']}**{mark}", chosen))
+        lines += [_line(domain, label, row.iloc[0], kernel) for label, row in shown if len(row)]
+    return "\n".join(lines) + "\n"
+
+
+def summarise_selections(judged: pd.DataFrame, kernel: str) -> str:
+    """Return a Markdown table: per domain the cell that fit images chose, and the best one.
+
+    Args:
+        judged: As in selection.csv.
+        kernel: Name of the kernel distance.
+    """
+    lines = [f"| domain | chosen by fit images (confidence) | {kernel} (95 %) | best candidate | "
+             f"{kernel} |", "|---|---|---|---|---|"]
+    for _, row in judged.iterrows():
+        chosen, best = ["none", ""], ["none", ""]
+        if pd.notna(row["level"]):
+            chosen = [f"{row['sampler']}@{row['level']} ({row['confidence']:.2f})",
+                      _interval(row, kernel)]
+        if pd.notna(row["best_level"]):
+            best = [f"{row['best_sampler']}@{row['best_level']}", f"{row[f'best_{kernel}']:.3f}"]
+        lines.append(f"| {' | '.join([row['domain'], *chosen, *best])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _line(domain: str, label: str, row: pd.Series, kernel: str) -> str:
+    """Return one row."""
+    level = "" if row["level"] == 0 else str(int(row["level"]))
+    return (f"| {domain} | {label} | {level} | {_interval(row, kernel)} | {row['in_target']:.2f} | "
+            f"{row['novelty']:.2f} | {row['copies']:.2f} |")
+
+
+def _interval(row: pd.Series, kernel: str) -> str:
+    """Return a distance with its interval."""
+    return f"{row[kernel]:.3f} ({row[f'{kernel}_low']:.3f} to {row[f'{kernel}_high']:.3f})"

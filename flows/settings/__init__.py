@@ -1,0 +1,1 @@
+"""params.yaml, checked; where every file lies; which cells there are."""

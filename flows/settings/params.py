@@ -1,0 +1,157 @@
+"""The parameters of the pipeline, checked once, with an error that names the wrong key."""
+
+import difflib
+from pathlib import Path
+from typing import TypeVar, get_args
+
+from pydantic import BaseModel, Field, ValidationError
+from ruamel.yaml import YAML, YAMLError
+
+from flows.settings.download_section import Download
+from flows.settings.related_sections import Applications, Finetune, Steer, Trajectory
+from flows.settings.sections import (
+    Analyze,
+    Compare,
+    Compute,
+    Count,
+    Denoise,
+    Domain,
+    Evaluate,
+    Fit,
+    Images,
+    Invert,
+    Model,
+    Name,
+    Pipeline,
+    Pretrain,
+    Sample,
+    Sampler,
+    Schedule,
+    Section,
+    Select,
+    Solver,
+)
+from unseen_core.errors import UnseenError
+
+__all__ = ["Domain", "Model", "Params", "Sampler", "load_params"]
+
+T = TypeVar("T")
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    seed: int
+    pipeline: Pipeline
+    levels: list[Count] = Field(min_length=1)
+    compute: Compute
+    downloads: dict[Name, Download]
+    models: dict[Name, Model]
+    domains: dict[Name, Domain]
+    images: Images
+    solver: Solver
+    invert: Invert
+    fit: Fit
+    sample: Sample
+    samplers: dict[Name, Sampler] = Field(min_length=1)
+    denoise: Denoise
+    evaluate: Evaluate
+    select: Select
+    analyze: Analyze
+    trajectory: Trajectory
+    applications: Applications
+    steer: Steer
+    compare: Compare
+    schedule: Schedule
+    finetune: dict[Name, Finetune]
+    pretrain: Pretrain
+
+    def download(self, name: str) -> Download:
+        """Return a download's section, or raise UnseenError listing the known ones."""
+        return _pick(self.downloads, name, "downloads")
+
+    def model(self, name: str) -> Model:
+        """Return a model's section, or raise UnseenError listing the known ones."""
+        return _pick(self.models, name, "models")
+
+    def domain(self, name: str) -> Domain:
+        """Return a domain's section, or raise UnseenError listing the known ones."""
+        return _pick(self.domains, name, "domains")
+
+    def check(self) -> "Params":
+        """Check what one section says of another.
+
+        Raises:
+            UnseenError: If a name in ``pipeline`` or ``seen`` is not defined.
+        """
+        for name in self.pipeline.models:
+            self.model(name)
+        for section in self.models.values():  # all of them are fetched
+            self.domain(section.seen)
+        for name in self.pipeline.domains:
+            self.domain(name)
+        if len(set(self.levels)) != len(self.levels):
+            raise UnseenError("params.yaml: levels: a level is listed twice")
+        return self
+
+
+def load_params(path: Path | None = None) -> Params:
+    """Read and check params.yaml in the working directory, with the parser that DVC uses.
+
+    Raises:
+        UnseenError: One line with the key that is missing, misspelt or out of range.
+    """
+    path = path or Path("params.yaml")
+    try:
+        content = YAML(typ="safe").load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UnseenError(f"{path}: cannot be read as YAML ({reason})") from None
+    try:
+        params = Params.model_validate(content)
+    except ValidationError as error:
+        raise UnseenError(_explain(path, error)) from None
+    return params.check()
+
+
+def _pick(section: dict[str, T], name: str, title: str) -> T:
+    """Look a name up."""
+    if name not in section:
+        raise UnseenError(f"params.yaml: {title}.{name} is not defined; {title} has "
+                          f"{', '.join(section) or 'none'}{_near(name, list(section))}")
+    return section[name]
+
+
+def _explain(path: Path, error: ValidationError) -> str:
+    """Return one line for the first mistake; unknown keys first, as a typo also misses a key."""
+    problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    problem = problems[0]
+    where = ".".join(str(part) for part in problem["loc"]) or "the file"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    if problem["type"] == "extra_forbidden":
+        missing = [str(e["loc"][-1]) for e in problems if e["type"] == "missing"
+                   and e["loc"][:-1] == problem["loc"][:-1]]
+        known = missing or _keys_beside(problem["loc"])
+        return f"{path}: {where} is not a parameter{_near(str(problem['loc'][-1]), known)}{more}"
+    if problem["type"] == "missing":
+        return f"{path}: {where} is missing; add it{more}"
+    return f"{path}: {where}: {problem['msg']}, not {problem['input']!r}{more}"
+
+
+def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
+    """Return the keys that may stand where an unknown one stands."""
+    model: object = Params
+    for part in loc[:-1]:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            model = model.model_fields[str(part)].annotation
+        else:  # a mapping of names to sections
+            model = get_args(model)[-1]
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return list(model.model_fields)
+    return []
+
+
+def _near(name: str, known: list[str]) -> str:
+    """Suggest the nearest known name."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""

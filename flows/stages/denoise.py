@@ -1,0 +1,158 @@
+"""Stage ``denoise``: start states become images, contact sheets and provenance."""
+
+from dataclasses import dataclass
+from time import perf_counter
+
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+
+from flows.loading.frozen import load_frozen, load_tuned
+from flows.loading.grid import grid_of
+from flows.loading.starts import load_starts, rows_of_parts
+from flows.running.batch import settle_batch
+from flows.running.cores import share_cores
+from flows.running.registry import stage
+from flows.running.resume import scratch
+from flows.running.run import Run
+from flows.settings.cells import Cell, each_cell, load_training
+from flows.settings.params import load_params
+from flows.settings.paths import PATHS
+from unseen_core.diffusion.batch import naming_memory
+from unseen_core.diffusion.denoiser import UNetEps
+from unseen_core.diffusion.device import pick_device
+from unseen_core.diffusion.transport import ancestral
+from unseen_core.diffusion.transport import denoise as carry_down
+from unseen_core.images import pair_sheet, png_bytes, to_uint8
+from unseen_core.judging.novelty import nearest_pictures
+from unseen_core.rng import Streams
+from unseen_core.starts import StartStates
+from unseen_core.store import (
+    read_pictures,
+    read_tensors,
+    write_bytes,
+    write_json,
+    write_pictures,
+)
+
+__all__ = ["denoise"]
+
+_SHEET = 32  # pictures on a contact sheet, each beside its nearest fit image
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some of a cell's start states: what is denoised at once, and survives a kill."""
+
+    cell: Cell
+    number: int
+    rows: range
+
+    @property
+    def key(self) -> str:
+        """Its name in the scratch folder and in logs."""
+        return f"{self.cell.key}/part-{self.number:05d}"
+
+
+@stage("denoise")
+def denoise(run: Run, *, model: str, domain: str) -> dict[str, object]:
+    """Denoise every cell's start states; a part of a cell survives a kill.
+
+    Raises:
+        UnseenError: If an input is missing, or memory is too small for ``denoise.batch``.
+    """
+    params = load_params()
+    device = pick_device(params.compute.device)
+    workers = share_cores(params, device)
+    starts = PATHS.starts(model, domain)
+    cells = {cell: [_Part(cell, *part) for part in enumerate(rows_of_parts(starts, cell))]
+             for cell in each_cell(params)}
+    pictures = PATHS.domain(domain) / "fit.parquet"
+    fit_images, fit_frame = read_pictures(pictures)
+    fit_ids = fit_frame["id"].tolist()
+    network, weights = load_frozen(model, device=device, precision=params.denoise.precision)
+    grid = grid_of(network, params)
+    batch = settle_batch(params.denoise.batch, network, weights)
+    tuned = {cell: name for cell in cells if (name := params.samplers[cell.sampler].network)}
+    folders = {cell: PATHS.finetuned(model, domain) / name for cell, name in tuned.items()}
+    inputs = [starts, pictures, *PATHS.network(model), *sorted({*folders.values()})]
+    settings = {"cells": f"{model}/{domain}", "grid": list(grid), "seed": params.seed,
+                "denoise": {**params.denoise.model_dump(), "batch": batch},
+                "method": params.solver.method}
+    work, _ = scratch("denoise", inputs, settings, device)
+
+    def network_of(cell: Cell) -> UNetEps:
+        if cell not in tuned:
+            return network
+        return load_tuned(model, domain, tuned[cell], device=device,
+                          precision=params.denoise.precision)
+
+    def levels_of(cell: Cell) -> tuple[int, ...]:
+        if cell not in tuned:
+            return grid[: grid.index(cell.level) + 1]
+        return network.schedule.grid(params.solver.steps, cell.level,
+                                     spacing=params.solver.spacing)
+
+    def carry(eps: UNetEps, levels: tuple[int, ...], states: StartStates, purpose: str,
+              ids: list[str]) -> torch.Tensor:
+        streams = Streams(params.seed, purpose, ids)
+        images = []
+        for i in range(0, len(ids), batch):
+            x = states.x[i : i + batch]
+            if states.level == 0:
+                down = x
+            elif states.eta > 0:
+                rows = streams[i : i + batch]
+                down = ancestral(eps, x.to(device), levels, eta=states.eta, streams=rows)
+            else:
+                down = carry_down(eps, x.to(device), levels, method=params.solver.method)
+            images.append(to_uint8(down.cpu()))
+        return torch.cat(images)
+
+    def ids_of(cell: Cell, rows: range) -> list[str]:
+        return [f"{domain}-{cell.key}-{i:05d}" for i in rows]
+
+    def make(part: _Part) -> None:
+        if work.has(f"{part.key}.safetensors"):
+            return
+        states = load_starts(starts, part.cell, part.number)
+        eps, levels = network_of(part.cell), levels_of(part.cell)
+        began = perf_counter()
+        with naming_memory("denoise.batch", batch):
+            images = carry(eps, levels, states, f"{domain}/{part.cell.key}/denoise",
+                           ids_of(part.cell, part.rows))
+        seconds = torch.tensor(perf_counter() - began, dtype=torch.float64)
+        work.add(f"{part.key}.safetensors", lambda path: save_file(
+            {"images": images, "parents": states.parents, "seconds": seconds}, path))
+
+    def gather(cell: Cell) -> None:
+        if all(work.has(f"{cell.key}.{ending}") for ending in ("parquet", "png", "json")):
+            return
+        parts = [read_tensors(work.path(f"{part.key}.safetensors")) for part in cells[cell]]
+        images, parents = (torch.cat([part[name] for part in parts])
+                           for name in ("images", "parents"))
+        distance, closest = nearest_pictures(images, fit_images)
+        frame = pd.DataFrame({
+            "id": ids_of(cell, range(len(images))), "model": model, "domain": domain,
+            "level": cell.level, "sampler": cell.sampler, "seed": params.seed,
+            "parents": [",".join(fit_ids[i] for i in row) for row in parents.tolist()],
+            "nearest_fit": [fit_ids[i] for i in closest.tolist()],
+            "nearest_distance": distance.tolist(),
+        })
+        title = f"{model} {domain} level {cell.level} {cell.sampler} | beside: nearest fit image"
+        sheet = pair_sheet(images[:_SHEET], fit_images[closest[:_SHEET]], columns=8, title=title)
+        seconds = sum(part["seconds"].item() for part in parts)
+        work.add(f"{cell.key}.parquet", lambda path: write_pictures(path, images, frame))
+        work.add(f"{cell.key}.png", lambda path: write_bytes(path, png_bytes(sheet)))
+        cost = load_training(folders[cell]) if cell in folders else {}
+        work.add(f"{cell.key}.json", lambda path: write_json(path, {
+            "calls": len(levels_of(cell)) - 1, "seconds": seconds, "images": len(images), **cost}))
+
+    with work:
+        run.map(make, [part for parts in cells.values() for part in parts],
+                name=lambda part: f"{model}/{domain}/{part.key}", workers=workers)
+        run.map(gather, list(cells), name=lambda cell: f"{model}/{domain}/{cell.key}")
+        names = [f"{cell.key}.{end}" for cell in cells for end in ("parquet", "png", "json")]
+        work.publish(PATHS.generated(model, domain), names,
+                     {"grid": list(grid), "batch": batch, "weights": weights})
+    return {"cells": len(cells)}

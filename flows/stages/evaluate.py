@@ -1,0 +1,131 @@
+"""Stage ``evaluate``: every cell against images that nothing before it has read."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
+
+from flows.loading.judge import load_spaces
+from flows.running.cores import share_cores
+from flows.running.registry import stage
+from flows.running.run import Run
+from flows.settings.cells import COSTS, REAL, Cell, each_cell, load_cost
+from flows.settings.params import Params, load_params
+from flows.settings.paths import PATHS
+from unseen_core.diffusion.device import pick_device
+from unseen_core.images import pair_sheet, png_bytes
+from unseen_core.judging.features import extract
+from unseen_core.judging.judges import DomainJudge, GhostJudge, Metrics
+from unseen_core.store import read_json, read_pictures, write_bytes, write_frame, write_json
+
+__all__ = ["evaluate"]
+
+_PAIRS = 9  # of each cell, on the sheet of nearest pairs
+_TILE = 64  # pixels that a smaller image is enlarged to there
+
+
+@stage("evaluate")
+def evaluate(run: Run, *, model: str, domain: str) -> dict[str, object]:
+    """Measure every cell of a domain and write JSON, CSV and a Parquet of per-image values.
+
+    Distances are taken by every extractor; the first one also judges novelty, copies, diversity,
+    precision, recall and the share of images in the target domain. A sheet shows each cell's
+    images that are nearest to a fit image, beside it.
+
+    Raises:
+        UnseenError: If an extractor was trained on a held-out image, or an input is missing.
+    """
+    params = load_params()
+    device = pick_device(params.compute.device)
+    workers = share_cores(params, device)
+    draws, seed = params.evaluate.draws, params.seed
+    fit_images, fit_frame = read_pictures(PATHS.domain(domain) / "fit.parquet")
+    held_out, _ = read_pictures(PATHS.domain(domain) / "held_out.parquet")
+    seen, _ = read_pictures(PATHS.model(model) / "seen.parquet")
+    spaces = load_spaces(params.evaluate.extractors, domain, fit_images, held_out, device)
+    ids_of_fit = fit_frame["id"].tolist()
+    judge = DomainJudge.of(spaces[0], fit_images, held_out, seen, ids_of_fit)
+    ghost_judge = GhostJudge.of(fit_images, held_out, seed)
+    generated = PATHS.generated(model, domain)
+    starts = read_json(PATHS.starts(model, domain) / "report.json")
+    accepted = {row["cell"]: row["acceptance"] for row in starts["cells"]}
+
+    def measure(cell: Cell) -> tuple[dict[str, object], pd.DataFrame]:
+        if cell.sampler == REAL:
+            images, ids, cost = fit_images, ids_of_fit, {}
+        else:
+            images, frame = read_pictures(generated / f"{cell.key}.parquet")
+            ids, cost = frame["id"].tolist(), load_cost(generated, cell)
+        features = [extract(space.extractor, images) for space in spaces]
+        metrics: Metrics = {}
+        for space, x in zip(spaces, features, strict=True):
+            metrics |= space.distances(x, draws, seed)
+        said, values = judge.judge(images, features[0])
+        haunted, chances = ghost_judge.judge(images, draws, seed)
+        metrics |= said | haunted | {"acceptance": accepted.get(cell.key),
+                                     **{name: cost.get(name) for name in COSTS}}
+        table = pd.DataFrame({"id": ids, "level": cell.level, "sampler": cell.sampler,
+                              **values, **chances})
+        return _row(params, model, domain, cell, len(images), metrics), table
+
+    cells = [Cell(0, REAL), *each_cell(params)]
+    found = run.map(measure, cells, name=lambda cell: f"{model}/{domain}/{cell.key}",
+                    workers=workers)
+    rows, tables = [row for row, _ in found], [table for _, table in found]
+    write_json(PATHS.metrics(model, domain, "json"), {"cells": rows})
+    write_frame(PATHS.metrics(model, domain, "parquet"), pd.concat(tables))
+    flat = pd.DataFrame([{**{k: row[k] for k in ("level", "sampler", "n")}, **row["metrics"]}
+                         for row in rows])
+    flat.to_csv(PATHS.metrics(model, domain, "csv"), index=False, float_format="%.6g")
+    natural = judge.natural
+    title = (f"{model} {domain} | beside: nearest fit image by {spaces[0].extractor.name}; "
+             f"copies are nearer than {natural.threshold:.3g}, no held-out image is nearer than "
+             f"{natural.least:.3g}")
+    nearest = _nearest_pairs(params, model, domain, list(zip(cells, tables, strict=True)),
+                             dict(zip(ids_of_fit, fit_images, strict=True)), title)
+    write_bytes(PATHS.metrics(model, domain, "png"), png_bytes(nearest))
+    return {"cells": len(rows), "held_out": len(held_out)}
+
+
+def _nearest_pairs(
+    params: Params, model: str, domain: str, tables: Sequence[tuple[Cell, pd.DataFrame]],
+    fit: dict[str, Tensor], title: str,
+) -> Image.Image:
+    """Return a sheet with a row per cell: its images nearest to a fit image, nearest first.
+
+    Reconstructions are near their fit images by intent; they are shown only where nothing else is.
+    """
+    made = [(cell, table) for cell, table in tables if cell.sampler != REAL]
+    shown = [(cell, table) for cell, table in made
+             if params.samplers[cell.sampler].sampler != "reconstruction"] or made
+    columns = min(_PAIRS, *(len(table) for _, table in shown))
+    left, right, captions = [], [], []
+    for cell, table in shown:
+        images, _ = read_pictures(PATHS.generated(model, domain) / f"{cell.key}.parquet")
+        first = table.sort_values("nearest_fit_feature", kind="stable")[:columns]
+        left.append(images[first.index.tolist()])
+        right += [fit[name] for name in first["nearest_fit_id"]]
+        distance = first["nearest_fit_feature"]
+        captions.append(f"level {cell.level} {cell.sampler}: distance {distance.iloc[0]:.3g} to "
+                        f"{distance.iloc[-1]:.3g}, {table['near_duplicate'].sum()} of {len(table)} "
+                        "copies")
+    return pair_sheet(torch.cat(left), torch.stack(right), columns=columns, title=title,
+                      captions=captions, scale=max(1, _TILE // images.shape[-1]))
+
+
+def _row(
+    params: Params, model: str, domain: str, cell: Cell, count: int, metrics: Metrics
+) -> dict[str, object]:
+    """Return a cell as the metrics file, the table and MLflow have it."""
+    sampler = params.samplers.get(cell.sampler)
+    settings = sampler.settings() if sampler else {}
+    if sampler and sampler.network:
+        settings["network"] = sampler.network
+    sheet = PATHS.generated(model, domain) / f"{cell.key}.png"
+    return {
+        "model": model, "domain": domain, "level": cell.level, "sampler": cell.sampler,
+        "n": count, "settings": settings, "metrics": metrics,
+        "sheet": None if cell.sampler == REAL else sheet.as_posix(),
+    }

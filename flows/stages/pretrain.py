@@ -1,0 +1,201 @@
+"""Stage ``pretrain``: the embedded network and extractor, or a network of any domain."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from diffusers import DDPMPipeline
+
+from flows.running.registry import stage
+from flows.running.run import Run
+from flows.settings.params import Params, load_params
+from flows.settings.paths import PATHS
+from unseen_core.diffusion.device import pick_device
+from unseen_core.errors import UnseenError
+from unseen_core.images import png_bytes, sheet, to_uint8
+from unseen_core.sources import SourceConfig, load, split
+from unseen_core.sources.shapes import draw_shapes
+from unseen_core.store import file_hash, read_pictures, write_bytes, write_json
+from unseen_core.training.denoiser import DenoiserConfig, train_denoiser
+from unseen_core.training.extractor import ExtractorConfig, train_extractor
+from unseen_core.training.extractor_card import accuracy, save_extractor
+
+__all__ = ["pretrain"]
+
+_EPOCH = 16_384
+_ENOUGH = 100
+_SAMPLE_STEPS = 250
+
+
+@stage("pretrain")
+def pretrain(run: Run, *, domain: str | None = None) -> dict[str, object]:
+    """Train ``shapes32`` and ``features32`` and write them, with their cards, to data/embedded.
+
+    With a domain that was fetched: train a network on what it neither fits nor holds out, beside
+    what it fits, and write it to data/trained. A network goes on from its last saved step, the
+    extractor (a few minutes) from nothing.
+
+    Raises:
+        UnseenError: If a source is unusable, or training diverges.
+    """
+    params = load_params()
+    torch.set_num_threads(params.compute.threads)
+    if domain is not None:
+        return run.map(lambda name: _train_on(params, name, run), [domain], name=str)[0]
+    jobs = (_train_on_shapes, _train_extractor)
+    results = run.map(lambda job: job(params, run), jobs, name=lambda job: job.__name__.strip("_"))
+    return {key: value for result in results for key, value in result.items()}
+
+
+def _train_on_shapes(params: Params, run: Run) -> dict[str, object]:
+    """Train the U-Net on shapes alone, drawn anew in every epoch."""
+    seed = params.pretrain.denoiser.seed
+
+    def images(epoch: int) -> torch.Tensor:
+        # Seeds far from that of the domain `shapes`, whose images are never trained on.
+        drawn = draw_shapes(_EPOCH, seed=(seed + 1) * 10_000 + epoch)
+        return torch.from_numpy(drawn).permute(0, 3, 1, 2)
+
+    return _train_network(
+        params, run, "shapes32", images, PATHS.embedded("shapes32"),
+        "a small DDPM that has seen nothing but drawn shapes",
+        f"procedurally drawn shapes, {_EPOCH} new ones an epoch, mirrored at random")
+
+
+def _train_on(params: Params, domain: str, run: Run) -> dict[str, object]:
+    """Train the same U-Net on a domain, all but the images that only ``evaluate`` may read."""
+    folder = PATHS.domain(domain)
+    sides = [folder / "fit.parquet", folder / "rest.parquet"]
+    # A domain without a rest has no such file; one that was not fetched has none of the two.
+    known = torch.cat([read_pictures(side)[0] for side in sides
+                       if side.exists() or side is sides[0]])
+    if len(known) < params.pretrain.denoiser.batch:
+        raise UnseenError(f"domains.{domain}: {len(known)} images are too few to train on; lower "
+                          "pretrain.denoiser.batch or give more images")
+    return _train_network(
+        params, run, f"{domain}-{file_hash(sides[0])[:8]}", lambda epoch: known,
+        PATHS.trained(domain), f"a small DDPM that has seen nothing but {domain}",
+        f"{len(known)} images of {domain}, mirrored at random; those held out are not among them")
+
+
+def _train_network(
+    params: Params,
+    run: Run,
+    name: str,
+    images: Callable[[int], torch.Tensor],
+    out: Path,
+    title: str,
+    data: str,
+) -> dict[str, object]:
+    """Train a U-Net, save it with its card, draw its own samples."""
+    section = params.pretrain.denoiser
+    config = DenoiserConfig(**{**section.model_dump(), "channels": tuple(section.channels)})
+    device = pick_device(params.compute.device)
+
+    def observe(step: int, loss: float) -> None:
+        if step % 100 == 0:
+            run.log.info("%s: step %d of %d, loss %.4f", name, step, config.steps, loss)
+
+    network, scheduler, loss = train_denoiser(
+        images, config, scratch=PATHS.work / "pretrain" / f"{name}.pt", device=device,
+        observe=observe)
+    with tempfile.TemporaryDirectory() as folder:
+        DDPMPipeline(network.cpu(), scheduler).save_pretrained(folder)
+        for file in ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json",
+                     "unet/diffusion_pytorch_model.safetensors"):
+            (out / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(Path(folder) / file, out / file)
+    _forget_path(out / "unet/config.json")
+    weights = file_hash(out / "unet/diffusion_pytorch_model.safetensors")
+    write_bytes(out / "samples.png", png_bytes(sheet(_samples(out, device), columns=8, scale=3)))
+    _write_card(out, f"{out.name}: {title}", {
+        "data": data,
+        "training": asdict(config), "loss": loss, "sha256": weights,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "schedule": "linear beta 1e-4 to 0.02, T = 1000; the network predicts v",
+    }, f"""![64 samples](samples.png)
+
+Drawn from N(0, I) at level 1000 by diffusers' `DDPMPipeline`, {_SAMPLE_STEPS} ancestral steps with
+clipping. The network predicts the velocity v = a noise - s x_0 (arXiv 2202.00512) and not the
+noise: at equal cost, one that predicted the noise left some of it in a third of its samples.
+""")
+    return {out.name: weights, "loss": loss}
+
+
+def _write_card(
+    out: Path, title: str, content: Mapping[str, object], more: str = ""
+) -> None:
+    """Write card.json for programs and README.md for people."""
+    write_json(out / "card.json", content)
+    rows = "".join(f"| {key} | {value} |\n" for key, value in content.items())
+    text = (f"# {title}\n\nMade by `python -m flows pretrain`.\n\n| | |\n|---|---|\n{rows}\n{more}")
+    write_bytes(out / "README.md", text.encode())
+
+
+def _samples(folder: Path, device: str) -> torch.Tensor:
+    """Draw 64 images with the library's own pipeline, uint8 (64, 3, h, w)."""
+    pipeline = DDPMPipeline.from_pretrained(folder, local_files_only=True).to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    generator = torch.Generator(device).manual_seed(0)
+    found = pipeline(64, generator, num_inference_steps=_SAMPLE_STEPS, output_type="np").images
+    return to_uint8(torch.from_numpy(found).permute(0, 3, 1, 2) * 2 - 1)
+
+
+def _forget_path(config: Path) -> None:
+    """Remove the folder a network was loaded from, which diffusers writes into its config."""
+    content = json.loads(config.read_text())
+    content.pop("_name_or_path", None)
+    write_json(config, content)
+
+
+def _train_extractor(params: Params, run: Run) -> dict[str, object]:
+    """Train the judge of 32 x 32 images on what ``evaluate`` never holds out.
+
+    Images that are neither fitted nor held out come first; where a domain has too few of them,
+    its fit images join.
+    """
+    section = params.pretrain.extractor
+    names = [name for name, d in params.domains.items() if d.path == "constraints.txt"
+             or d.source == "shapes"]
+    images, domains, classes, unseen = [], [], [], []
+    offset = 0
+    for label, name in enumerate(names):
+        domain = params.domain(name)
+        source = load(SourceConfig(kind=domain.source, domain=name, path=domain.path,
+                                   size=32, seed=params.seed,
+                                   limit=domain.pool or domain.limit))
+        sides = split(source, fit=domain.fit, held_out=domain.held_out, seed=params.seed)
+        rows = sides.rest
+        if len(rows) < _ENOUGH:
+            rows = torch.cat([rows, sides.fit])
+        marks = torch.full((len(source),), -1)
+        if source.labels is not None:
+            marks, offset = source.labels + offset, offset + int(source.labels.max()) + 1
+        images.append(source.images[rows])
+        domains.append(torch.full((len(rows),), label))
+        classes.append(marks[rows])
+        held = sides.held_out
+        unseen.append((source.images[held], torch.full((len(held),), label), marks[held]))
+    config = ExtractorConfig(**{**section.model_dump(), "widths": tuple(section.widths)})
+    if "digits" in names:
+        config = replace(config, unflipped=(names.index("digits"),))
+    trained = torch.cat(images)
+
+    def observe(step: int, loss: float) -> None:
+        if step % 50 == 0:
+            run.log.info("features32: step %d of %d, loss %.4f", step, config.steps, loss)
+
+    network = train_extractor(trained, torch.cat(domains), torch.cat(classes), config, observe)
+    right = accuracy(network, *(torch.cat([u[i] for u in unseen]) for i in range(3)))
+    card = {"domains": names, "trained_on": len(trained),
+            "held_out_domain_accuracy": right[0], "held_out_class_accuracy": right[1]}
+    out = PATHS.embedded("features32")
+    weights = save_extractor(out, network, trained, card, config)
+    _write_card(out, "features32: a small judge of 32 x 32 images, no part of a diffusion model",
+                {**card, "training": asdict(config), "sha256": weights},
+                "No held-out image is among `training_images.txt`; `evaluate` checks that.\n")
+    return {"features32": weights, **card}

@@ -1,0 +1,142 @@
+"""Stage ``select``: the mixing level and the sampler, chosen by the fit images alone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from flows.loading.judge import first_extractor
+from flows.report.plots.selection import plot_selection
+from flows.running.registry import stage
+from flows.running.run import Run
+from flows.settings.cells import Cell, each_cell, every_sampler, load_cost
+from flows.settings.params import Params, load_params
+from flows.settings.paths import PATHS
+from unseen_core.diffusion.device import pick_device
+from unseen_core.errors import UnseenError
+from unseen_core.judging.features import extract
+from unseen_core.judging.selection import Candidate, Choice, choose
+from unseen_core.starts import Bands, Geometric, Slerp, StartSampler
+from unseen_core.store import read_pictures, write_bytes, write_json
+from unseen_core.types import FeatureExtractor
+
+__all__ = ["candidate_cells", "select"]
+
+_COLUMNS = ["level", "sampler", "criterion", "low", "high", "novelty", "diversity", "admissible",
+            "frontier", "share", "calls", "chosen"]
+
+
+@stage("select")
+def select(run: Run, *, model: str, domain: str) -> dict[str, object]:
+    """Write data/selection: the chosen cell as JSON, all candidates as CSV, a plot.
+
+    Held-out images are never read: the criterion compares a cell's images with the fit images
+    that are not their parents, see ``unseen_core.judging.selection.choose``.
+    ``candidate_cells`` says which cells may be compared so. The first of
+    ``evaluate.extractors`` judges.
+
+    Without a candidate, or without one that reaches ``select.novelty`` and ``select.diversity``,
+    ``chosen`` is null and a warning is logged.
+
+    Raises:
+        UnseenError: If an input is missing, or images and fit images are of different runs.
+    """
+    params = load_params()
+    device = pick_device(params.compute.device)
+    torch.set_num_threads(params.compute.threads)
+    extractor = first_extractor(params, device)
+    images, frame = read_pictures(PATHS.domain(domain) / "fit.parquet")
+    rows = {key: row for row, key in enumerate(frame["id"])}
+    folder = PATHS.generated(model, domain)
+    cells = candidate_cells(params)
+    candidates = run.map(lambda cell: _candidate(folder, cell, rows, extractor), cells,
+                         name=lambda cell: f"{model}/{domain}/{cell.key}")
+    choice = Choice(None, 0.0, "no cell of params.yaml may be compared; add a sampler geometric "
+                    "with proposal blend, slerp with partner reference, or bands", ())
+    if candidates:
+        choice = choose(candidates, extract(extractor, images), novelty=params.select.novelty,
+                        diversity=params.select.diversity, draws=params.select.draws,
+                        seed=params.seed)
+    if choice.chosen is None:
+        run.log.warning("select: %s/%s: %s", model, domain, choice.reason)
+    table = _table(choice, cells)
+    report = {"model": model, "domain": domain, "extractor": extractor.name,
+              **_summary(choice, table),
+              "thresholds": {"novelty": params.select.novelty,
+                             "diversity": params.select.diversity},
+              "candidates": len(cells), "cells": [cell.key for cell in cells]}
+    out = PATHS.selection(model, domain, "csv")
+    write_bytes(out, table.to_csv(index=False, float_format="%.6g").encode())
+    plot_selection(table, report, PATHS.selection(model, domain, "png"))
+    write_json(PATHS.selection(model, domain, "json"), report)
+    return {"candidates": len(cells), "chosen": choice.chosen}
+
+
+def candidate_cells(params: Params) -> list[Cell]:
+    """Return the cells whose images are functions of their named parents and of noise alone.
+
+    Those are latent cells of samplers ``geometric`` with proposal ``blend``, ``slerp`` with
+    partner ``reference``, and ``bands``. Left out are ``noise`` and ``prior``, which name no
+    parents, ``reconstruction``, which copies, and every sampler that draws of a prior: it is
+    fitted to all fit images, so each of them has earned its likeness to the draw, as with
+    ``signal-leak`` and ``style-noise``. ``teleport`` knows no fit image, and ``boomerang``
+    varies a single one, as ``reconstruction`` with fresh noise does. Pixel-space
+    cells have no level to choose, and what starts a fine-tuned network names no parents.
+
+    A weak leak stays: shell, mean and envelope are taken from all fit images, each of which
+    has a share of order 1/N in them.
+
+    Raises:
+        UnseenError: If a sampler's settings are wrong.
+    """
+    built = every_sampler(params)
+    return [cell for cell in each_cell(params)
+            if params.samplers[cell.sampler].space == "latents" and _blends(built[cell.sampler])]
+
+
+def _blends(sampler: StartSampler) -> bool:
+    """Say whether a sampler makes start states of named references and noise alone."""
+    match sampler:
+        case Geometric(proposal="blend") | Slerp(partner="reference") | Bands():
+            return True
+    return False
+
+
+def _candidate(
+    folder: Path, cell: Cell, rows: Mapping[str, int], extractor: FeatureExtractor
+) -> Candidate:
+    """Return a cell's features and parents.
+
+    Raises:
+        UnseenError: If a file is missing, or an image has no parent among the fit images.
+    """
+    file = folder / f"{cell.key}.parquet"
+    images, frame = read_pictures(file)
+    parents = [line.split(",") for line in frame["parents"]]
+    unknown = {key for line in parents for key in line if key not in rows}
+    if unknown:
+        raise UnseenError(f"{file}: parent {min(unknown)!r} is not among the fit images; run "
+                          "sample and denoise again")
+    features: Tensor = extract(extractor, images)
+    calls = int(load_cost(folder, cell)["calls"])
+    return Candidate(cell.key, cell.level, features,
+                     [[rows[key] for key in line] for line in parents], calls)
+
+
+def _table(choice: Choice, cells: list[Cell]) -> pd.DataFrame:
+    """Return one row per candidate, the columns of the CSV."""
+    if not choice.scores:
+        return pd.DataFrame(columns=_COLUMNS)
+    return choice.table().assign(sampler=[cell.sampler for cell in cells])[_COLUMNS]
+
+
+def _summary(choice: Choice, table: pd.DataFrame) -> dict[str, object]:
+    """Return the choice and what is measured of the chosen cell, for the JSON."""
+    found = {"chosen": None, "confidence": choice.confidence, "reason": choice.reason,
+             "admissible": int(table["admissible"].sum())}
+    if choice.chosen is not None:
+        row = table[table["chosen"]].iloc[0].to_dict()
+        found["chosen"] = {key: row[key] for key in _COLUMNS[:7]} | {"cell": choice.chosen}
+    return found

@@ -1,0 +1,1 @@
+"""What a start state decides: colours, variations, runs cut short."""

@@ -1,0 +1,1 @@
+"""The frozen network and the deterministic trajectory, up and down."""

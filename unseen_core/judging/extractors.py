@@ -1,0 +1,172 @@
+"""Extractors by name; the only module that imports clean-fid and torchvision."""
+
+import hashlib
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unseen_core.errors import UnseenError
+from unseen_core.judging.features import Features32, Pixels, RandomProjections
+from unseen_core.types import FeatureExtractor
+
+__all__ = ["EXTRACTORS", "Inception", "SqueezeNet", "load_extractor", "metric_names"]
+
+EXTRACTORS = ("features32", "pixels", "projections", "inception", "squeezenet")
+_INCEPTION_FILE = "inception-2015-12-05.pt"
+
+
+def metric_names(extractor_name: str) -> tuple[str, str]:
+    """Return the names of the kernel and the Fréchet distance under an extractor.
+
+    Only Inception features give figures called KID and FID; no figure of one extractor is ever
+    called by another's name.
+    """
+    if extractor_name == "inception":
+        return "kid_inception", "fid_inception"
+    return f"kd_{extractor_name}", f"fd_{extractor_name}"
+
+
+def load_extractor(
+    name: str, weights: Path | None = None, sha256: str | None = None, device: str = "cpu"
+) -> FeatureExtractor:
+    """Build a feature extractor; nothing is ever downloaded here.
+
+    Args:
+        name: One of ``EXTRACTORS``.
+        weights: Folder of ``features32``, TorchScript file of ``inception`` (which clean-fid
+            wants to be called inception-2015-12-05.pt), state dict of ``squeezenet``; the
+            others take none.
+        sha256: Hash of the weights file (of ``model.safetensors`` for ``features32``), checked
+            before the file is opened. ``features32`` goes without; ``inception`` and
+            ``squeezenet`` insist on it.
+        device: Where the network runs.
+
+    Raises:
+        UnseenError: If the name is unknown, the weights are missing or unreadable, or the hash
+            is missing or another.
+    """
+    if name == "pixels":
+        return Pixels()
+    if name == "projections":
+        return RandomProjections()
+    if name not in EXTRACTORS:
+        raise UnseenError(f"extractor {name!r} is unknown; choose one of {', '.join(EXTRACTORS)}")
+    if weights is None:
+        raise UnseenError(
+            f"extractor {name} needs weights; give their path, or choose features32, "
+            "pixels or projections"
+        )
+    if name == "features32":
+        if sha256 is not None:
+            _check_hash(weights / "model.safetensors", sha256)
+        return Features32.load(weights, device)
+    _check_hash(weights, sha256)
+    return Inception(weights, device) if name == "inception" else SqueezeNet(weights, device)
+
+
+def _check_hash(path: Path, expected: str | None) -> None:
+    """Refuse a file that is missing or whose SHA-256 is not the expected one."""
+    if not path.is_file():
+        raise UnseenError(
+            f"{path}: no such weights file; fetch it, or choose features32, pixels "
+            "or projections as the extractor"
+        )
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if expected is None:
+        raise UnseenError(
+            f"{path}: no sha256 is given for these weights; if you trust the file, "
+            f"set it to {found}"
+        )
+    if found != expected.lower():
+        raise UnseenError(
+            f"{path}: sha256 is {found}, not {expected}; fetch the file again or correct the hash"
+        )
+
+
+class Inception:
+    """Inception-V3 pooled features exactly as clean-fid takes them, dimension 2048.
+
+    Images are resized to 299 x 299 by clean-fid's own "clean" resizer (PIL bicubic on floats;
+    Parmar et al. 2022, arXiv 2104.11222).
+    """
+
+    name = "inception"
+    dimension = 2048
+
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        """Load the TorchScript archive; its hash must have been checked.
+
+        Raises:
+            UnseenError: If the file has another name or is no such archive.
+        """
+        # Here, not above: the other extractors do without these slow imports.
+        from cleanfid.inception_torchscript import InceptionV3W
+        from cleanfid.resize import build_resizer
+
+        if path.name != _INCEPTION_FILE:
+            raise UnseenError(
+                f"{path}: clean-fid wants this file called {_INCEPTION_FILE}; rename it"
+            )
+        try:
+            with warnings.catch_warnings():
+                # clean-fid's weights exist as TorchScript only; nothing we can change.
+                warnings.filterwarnings("ignore", ".*torch.jit.load", FutureWarning)
+                network = InceptionV3W(str(path.parent), download=False)
+        except (RuntimeError, AttributeError) as error:
+            raise UnseenError(
+                f"{path}: not clean-fid's Inception archive "
+                f"({str(error).splitlines()[0]}); fetch it again"
+            ) from error
+        self._network = network.to(device).eval()
+        self._resize = build_resizer("clean")
+        self._device = device
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return float32 features (b, 2048) of uint8 images (b, 3, h, w)."""
+        pictures = [self._resize(image.permute(1, 2, 0).cpu().numpy()) for image in images]
+        x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)  # (b, 3, 299, 299), 0..255
+        return self._network(x.to(self._device)).float()
+
+
+class SqueezeNet:
+    """Globally pooled last features of torchvision's SqueezeNet 1.0, dimension 512.
+
+    Images are resized to 227 x 227 (bilinear, antialiased) and standardised as for ImageNet.
+    """
+
+    name = "squeezenet"
+    dimension = 512
+
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        """Load a local state dict; its hash must have been checked.
+
+        Raises:
+            UnseenError: If the file is no state dict of this network.
+        """
+        from torchvision.models import squeezenet1_0
+
+        network = squeezenet1_0(weights=None)
+        try:
+            network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except Exception as error:  # reading a foreign file fails in any way it likes
+            raise UnseenError(
+                f"{path}: not a state dict of torchvision's squeezenet1_0 "
+                f"({str(error).splitlines()[0]}); give another file"
+            ) from error
+        self._features: nn.Module = network.features.to(device).eval().requires_grad_(False)
+        self._device = device
+        self._mean = torch.tensor([0.485, 0.456, 0.406], device=device)[:, None, None]
+        self._scale = torch.tensor([0.229, 0.224, 0.225], device=device)[:, None, None]
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return float32 features (b, 512) of uint8 images (b, 3, h, w)."""
+        x = images.to(self._device).float() / 255
+        x = functional.interpolate(x, (227, 227), mode="bilinear", antialias=True)
+        return self._features((x - self._mean) / self._scale).mean((2, 3))

@@ -1,0 +1,1 @@
+"""Gaussian laws of images and latents, and the geometry of their samples."""
