@@ -187,10 +187,10 @@ def serve() -> None:
 @app.command()
 def schedule() -> None:
     """Serve the scheduled pipeline to the Prefect server at PREFECT_API_URL."""
-    from flows.pipeline import serve_schedule
+    from flows.schedule.deployments import serve as start
     from flows.settings.params import load_params
 
-    serve_schedule(cron=load_params().schedule.cron)
+    start(cron=load_params().schedule.cron)
 
 
 register(app)

@@ -21,7 +21,7 @@ from flows.mlflow import tracking
 from flows.mlflow.provenance import store_label
 from unseen_core.errors import UnseenError
 
-__all__ = ["Invocation", "only_run", "run_pipeline", "serve_schedule"]
+__all__ = ["Invocation", "only_run", "run_pipeline"]
 
 TARGET = re.compile(r"[a-z0-9][a-z0-9_-]*(@[a-z0-9][a-z0-9_-]*)?")
 LAST = ("evaluate", "select", "analyze")
@@ -113,24 +113,6 @@ def only_run(root: Path) -> Iterator[None]:
         handle.write(f"process {os.getpid()}, since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
         handle.flush()
         yield
-
-
-def serve_schedule(*, cron: str, name: str = "nightly") -> None:
-    """Serve the scheduled deployment ``unseen-pipeline/<name>`` until interrupted.
-
-    Args:
-        cron: When to run, such as ``0 3 * * *``.
-        name: What the deployment is called.
-
-    Raises:
-        UnseenError: If no Prefect server answers at ``PREFECT_API_URL``.
-    """
-    if not os.environ.get("PREFECT_API_URL"):
-        raise UnseenError("set PREFECT_API_URL to the Prefect server's address (`make serve`)")
-    # Prefect takes seconds to import, so `run` does without.
-    from flows.schedule.deployments import serve
-
-    serve(cron=cron, name=name)
 
 
 def _narrow(

@@ -4,6 +4,7 @@ DVC owns what is stale, so a flow has one task for the whole of ``dvc repro``. O
 change the workspace's params.yaml: such a run is a DVC experiment.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,20 +129,26 @@ def unseen_sweep(
         check_sweep(results)
 
 
-def serve(*, cron: str, name: str) -> None:
+def serve(*, cron: str, name: str = "nightly") -> None:
     """Serve the deployment ``unseen-pipeline/<name>``, one run at a time, until interrupted.
 
     A run that comes due while another is under way is cancelled: the one under way does its work.
 
+    Args:
+        cron: When to run, such as ``0 3 * * *``.
+        name: What the deployment is called.
+
     Raises:
-        UnseenError: If no server answers, or ``cron`` is no cron line.
+        UnseenError: If no server answers at ``PREFECT_API_URL``, or ``cron`` is not a cron line.
     """
+    if not os.environ.get("PREFECT_API_URL"):
+        raise UnseenError("set PREFECT_API_URL to the Prefect server's address (`make serve`)")
     require_server()
     try:
         CronSchedule(cron=cron)
     except ValueError:
-        raise UnseenError(f"params.yaml: schedule.cron: {cron!r} is no cron line; write one such "
-                          "as 0 3 * * *") from None
+        raise UnseenError(f"params.yaml: schedule.cron: {cron!r} is not a cron line; write one "
+                          "such as 0 3 * * *") from None
     once = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
     # Runs are started by module name, so that they find the flow from any working directory.
     unseen_pipeline.serve(name=name, cron=cron, global_limit=once,

@@ -19,7 +19,6 @@ from flows.running.registry import STAGES, find_stage
 from flows.running.run import DirectRun
 from flows.settings.cells import Cell, each_cell
 from flows.settings.params import load_params
-from flows.stages import tuning
 from flows.stages.select import candidate_cells
 from unseen_core.diffusion.denoiser import load_model
 from unseen_core.diffusion.transport import denoise
@@ -28,6 +27,7 @@ from unseen_core.images import to_float, to_uint8
 from unseen_core.laws.gaussian import Gaussian
 from unseen_core.rng import Streams
 from unseen_core.store import file_hash, read_pictures, write_json
+from unseen_core.training import tuned
 
 PLACE = Path(MODEL, DOMAIN)
 OUT = Path("data/finetuned", PLACE)
@@ -186,13 +186,13 @@ def test_a_finished_training_survives_a_kill(project, monkeypatch):
     find_stage("finetune")
     with pytest.raises(KeyboardInterrupt):
         STAGES["finetune"](Interrupted(), model=MODEL, domain=DOMAIN)
-    begun, real = [], tuning.finetune
+    begun, real = [], tuned.finetune
 
     def counted(*parts, **options):
         begun.append(parts[5].steps)
         return real(*parts, **options)
 
-    monkeypatch.setattr(tuning, "finetune", counted)
+    monkeypatch.setattr(tuned, "finetune", counted)
     run_stages(["finetune"])
     assert begun == [2]  # only the second one
     after = json.loads((OUT / "report.json").read_text())["networks"]
@@ -201,7 +201,7 @@ def test_a_finished_training_survives_a_kill(project, monkeypatch):
 
 
 def test_without_entries_the_stage_leaves_an_empty_report_and_never_imports_torch(workspace):
-    command = ("import sys; from flows.running.registry import run_stage; "
+    command = ("import sys; from flows.dispatch import run_stage; "
                f"run_stage('finetune', {{'model': {MODEL!r}, 'domain': {DOMAIN!r}}}); "
                "sys.exit('torch' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, check=False,

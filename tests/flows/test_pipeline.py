@@ -14,6 +14,7 @@ from flows.dvc import process as repro
 from flows.mlflow import tracking
 from flows.pipeline import only_run, run_pipeline
 from flows.running.registry import UNRECORDED
+from flows.schedule.deployments import serve
 from unseen_core.errors import UnseenError
 
 EVALUATE = """
@@ -156,7 +157,7 @@ def test_a_target_is_checked_before_anything_runs(tmp_path, target):
 def test_a_schedule_needs_a_server_address(monkeypatch):
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     with pytest.raises(UnseenError, match="PREFECT_API_URL"):
-        pipeline.serve_schedule(cron="0 3 * * *")
+        serve(cron="0 3 * * *")
 
 
 def test_a_second_run_is_refused_and_told_who_works(tmp_path, mirrored, monkeypatch):
