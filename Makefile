@@ -35,5 +35,5 @@ env: .venv/.installed
 
 # The environment and caches only: data, the MLflow store and interrupted work stay.
 clean:
-	@rm -rf .venv .pytest_cache .hypothesis .ruff_cache build *.egg-info
+	@rm -rf .venv .pytest_cache .hypothesis .ruff_cache .import_linter_cache build *.egg-info
 	@find flows unseen_core tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -31,7 +31,7 @@ _NAMES = ("gaussian", "mean", "delta")
 _AXES = 12  # Cumulative shares that the report lists.
 
 
-def band(values: Tensor) -> Interval:
+def _band(values: Tensor) -> Interval:
     """Return the mean over runs and the band of 5 to 95 % of them."""
     low, high = values.double().quantile(values.new_tensor([0.05, 0.95], dtype=torch.float64))
     return Interval(values.double().mean().item(), low.item(), high.item())
@@ -58,22 +58,22 @@ def levels_table(
                                   "runs": len(features)}
         for name in ("rotation", "plane", "size", "pair", "span", "norm"):
             for end in ("", "_predicted"):
-                _put(row, f"{name}{end}", band(found[f"{name}{end}"][:, n]))
+                _put(row, f"{name}{end}", _band(found[f"{name}{end}"][:, n]))
         for what in ("states", "clean"):
             whole = found[f"{what}/whole"][:, n].mean()
             errors = {name: (found[f"{what}/{name}"][:, n].mean() / whole).item()
                       for name in _NAMES}
             row |= {f"error_{what}_{name}": error for name, error in errors.items()}
             row[f"best_{what}"] = best_of(errors) if level < levels[0] or what == "clean" else ""
-        _put(row, "distance", band(found["distance"][:, n] / unit))
+        _put(row, "distance", _band(found["distance"][:, n] / unit))
         for end in ("", "_predicted"):
-            _put(row, f"pixels{end}", band(found[f"pixels{end}"][:, n] / images))
+            _put(row, f"pixels{end}", _band(found[f"pixels{end}"][:, n] / images))
         for name in _NAMES if level in noised else ():
             _put(row, f"ev_clean_{name}", explained_variance(noised[level][name].clean))
             _put(row, f"ev_noise_{name}", explained_variance(noised[level][name].noise))
         for side, measures in inverted.items():
             for name in ("rotation", "plane"):
-                _put(row, f"{name}_{side}", band(measures[name][:, n]))
+                _put(row, f"{name}_{side}", _band(measures[name][:, n]))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -152,9 +152,9 @@ def gains_table(
             row: dict[str, object] = {
                 "level": level, "direction": name, "variance": variance,
                 "runs": len(table["gain"]), "predicted": predicted_gain(variance, schedule, level)}
-            _put(row, "measured", band(table["gain"][:, i]))
-            _put(row, "response", band(table["response"][:, i]))
-            _put(row, "distance", band(table["distance"][:, i] / unit))
+            _put(row, "measured", _band(table["gain"][:, i]))
+            _put(row, "response", _band(table["response"][:, i]))
+            _put(row, "distance", _band(table["distance"][:, i] / unit))
             rows.append(row)
     frame = pd.DataFrame(rows)
     near = frame[frame["direction"] != "off span"]
@@ -173,7 +173,7 @@ def dimensions(found: Mapping[str, Tensor]) -> dict[str, object]:
         for end in ("", "_predicted"):
             shares = found[f"explained/{what}{end}"]
             table[f"{what}{end}"] = {
-                "dimension": vars(band(dimension(shares).double())),
+                "dimension": vars(_band(dimension(shares).double())),
                 "explained": shares.mean(0)[:_AXES].tolist()}
     return table
 
@@ -185,7 +185,7 @@ def lags(found: Mapping[str, Tensor]) -> list[dict[str, object]]:
         if f"cosine/{lag}" in found:
             row: dict[str, object] = {"lag": lag}
             for end in ("", "_predicted"):
-                _put(row, f"cosine{end}", band(found[f"cosine/{lag}{end}"]))
+                _put(row, f"cosine{end}", _band(found[f"cosine/{lag}{end}"]))
             rows.append(row)
     return rows
 
