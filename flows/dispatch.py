@@ -22,7 +22,7 @@ def run_stage(name: str, targets: Mapping[str, str] | None = None) -> dict[str, 
     """Run a stage, recorded when a server answers at ``PREFECT_API_URL``, else as a plain call.
 
     Args:
-        name: A stage; its module ``flows.<name>`` is imported when it is not registered yet.
+        name: A stage; its module is imported when it is not registered yet.
         targets: The stage's keyword arguments: ``{"model": "shapes32", "domain": "faces"}``.
 
     Returns:

@@ -1,12 +1,11 @@
 """The code that each stage of dvc.yaml depends on, so that DVC reruns what a change touches."""
 
 import ast
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedSeq
-from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from flows.running.registry import MODULES
 from unseen_core.store import import_closure
@@ -21,6 +20,7 @@ _ORCHESTRATION = ("flows/__init__.py", "flows/mlflow/", "flows/prefect/", "flows
                   "unseen_core/types.py")
 # What it writes is fixed by a hash or a commit in params.yaml: no change of code fetches it again.
 _FIXED = "download"
+_WIDTH = 120  # columns of dvc.yaml
 
 
 def modules_of(stage: str) -> list[str]:
@@ -65,15 +65,23 @@ def stage_of(entry: Mapping[str, object]) -> str:
 
 
 def write_code_deps(file: Path) -> None:
-    """Rewrite the code among the ``deps`` of every stage in dvc.yaml."""
-    parser = YAML()
-    parser.width = 120
-    content = parser.load(file.read_text("utf-8"))
-    for entry in content["stages"].values():
+    """Rewrite the code among the ``deps`` of every stage in dvc.yaml; other lines stay as they are.
+
+    Args:
+        file: A dvc.yaml in which every stage has ``deps``, be it an empty list.
+    """
+    lines = file.read_text("utf-8").splitlines()
+    content = YAML().load("\n".join(lines))
+    for entry in reversed([*content["stages"].values()]):  # line numbers further up stay true
         body = entry.get("do", entry)
-        data = [dep for dep in body.get("deps", []) if not is_code(str(dep))]
-        deps = CommentedSeq([*code_of(stage_of(entry)), *map(DoubleQuotedScalarString, data)])
-        deps.fa.set_flow_style()
-        body["deps"] = deps
-    with file.open("w", encoding="utf-8") as stream:
-        parser.dump(content, stream)
+        data = [f'"{dep}"' for dep in body["deps"] if not is_code(dep)]
+        start, indent = body.lc.key("deps")
+        end = start + 1
+        while end < len(lines) and lines[end].startswith(
+                (" " * (indent + 1), " " * indent + "- ")):
+            end += 1
+        lines[start:end] = textwrap.wrap(
+            f"deps: [{', '.join([*code_of(stage_of(entry)), *data])}]", _WIDTH,
+            initial_indent=" " * indent, subsequent_indent=" " * (indent + 2),
+            break_long_words=False, break_on_hyphens=False)
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -41,8 +41,8 @@ def find_stage(name: str) -> StageFunction:
     Raises:
         UnseenError: If there is no such stage.
     """
-    if name not in MODULES:
-        raise UnseenError(f"unknown stage {name!r}; `python -m flows --help` lists the stages")
     if name not in STAGES:
+        if name not in MODULES:
+            raise UnseenError(f"unknown stage {name!r}; `python -m flows --help` lists the stages")
         importlib.import_module(MODULES[name])
     return STAGES[name]

@@ -10,7 +10,7 @@ from workspace import CHAIN, DOMAIN, MODEL, ROOT, change, contents, fetch_all, r
 
 from flows.dispatch import run_stage
 from flows.running.code import is_code
-from flows.running.registry import STAGES
+from flows.running.registry import MODULES, STAGES
 from flows.running.run import DirectRun
 from unseen_core.errors import UnseenError
 from unseen_core.store import read_frame, read_pictures
@@ -62,7 +62,7 @@ def test_results_do_not_depend_on_an_interruption(done, stage, folder, patterns,
     parts = {file: file.stat().st_mtime_ns for file in scratch.rglob("*.sha256")}
     assert parts and not out.exists()
     seen = []
-    monkeypatch.setattr(f"flows.{stage}.carry_{'up' if stage == 'invert' else 'down'}",
+    monkeypatch.setattr(f"{MODULES[stage]}.carry_{'up' if stage == 'invert' else 'down'}",
                         _counting(stage, seen))
     run_stages([stage])
     assert [contents(out, pattern) for pattern in patterns] == before
