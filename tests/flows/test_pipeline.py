@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from workspace import ROOT
 
 from flows import pipeline
 from flows.dvc import process as repro
 from flows.mlflow import tracking
 from flows.pipeline import only_run, run_pipeline
 from flows.running.registry import UNRECORDED
-from flows.schedule.deployments import serve
 from unseen_core.errors import UnseenError
 
 EVALUATE = """
@@ -154,10 +154,14 @@ def test_a_target_is_checked_before_anything_runs(tmp_path, target):
         run_pipeline(root=tmp_path, targets=[target])
 
 
-def test_a_schedule_needs_a_server_address(monkeypatch):
-    monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    with pytest.raises(UnseenError, match="PREFECT_API_URL"):
-        serve(cron="0 3 * * *")
+def test_a_schedule_needs_a_server_address():
+    # In a process of its own: Prefect changes logging where it is imported.
+    variables = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
+    done = subprocess.run([sys.executable, "-m", "flows", "schedule"], cwd=ROOT, env=variables,
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: set PREFECT_API_URL")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_second_run_is_refused_and_told_who_works(tmp_path, mirrored, monkeypatch):
