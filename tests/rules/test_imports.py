@@ -1,5 +1,6 @@
 """The import rules of pyproject.toml: they hold, and each of them fails when it is broken."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -98,3 +99,28 @@ def test_the_core_imports_only_numerics(graph):
                for module in graph.find_descendants("unseen_core")
                for imported in graph.find_modules_directly_imported_by(module)}
     assert outside - set(sys.stdlib_module_names) - {"unseen_core"} <= NUMERICS
+
+
+def draw(file, folder=ROOT):
+    """Draw the imports of the code in a folder."""
+    return subprocess.run([sys.executable, str(folder / "docs/imports.py"), str(file)],
+                          env={"PYTHONPATH": str(folder)}, capture_output=True, text=True,
+                          check=False)
+
+
+def test_the_drawing_shows_the_imports_of_today(tmp_path):
+    assert draw(tmp_path / "imports.svg").returncode == 0
+    new, committed = ({*re.findall(r'id="((?:flows|unseen_core)\.[^"]+)"', file.read_text("utf-8"))}
+                      for file in (tmp_path / "imports.svg", ROOT / "docs/imports.svg"))
+    assert "flows.stages-5-flows.report" in new
+    assert new == committed, "run `python docs/imports.py`"
+
+
+def test_an_import_that_leads_up_is_not_drawn(copy, tmp_path):
+    (copy / "docs").mkdir()
+    shutil.copyfile(ROOT / "docs/imports.py", copy / "docs/imports.py")
+    (copy / "unseen_core/laws/late.py").write_text("import unseen_core.judging.metrics\n")
+    done = draw(tmp_path / "imports.svg", copy)
+    (copy / "unseen_core/laws/late.py").unlink()
+    assert done.returncode == 1 and "unseen_core.laws -> unseen_core.judging" in done.stderr
+    assert not (tmp_path / "imports.svg").exists()
