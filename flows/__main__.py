@@ -96,7 +96,7 @@ def compare() -> None:
 
 @app.command()
 def findings() -> None:
-    """Write docs/findings.md: what the run says of every claim of the paper."""
+    """Write docs/findings.md and a page per claim: what the run says of each claim."""
     from flows.report.findings import findings as write
 
     typer.echo(write())
