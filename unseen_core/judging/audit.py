@@ -76,7 +76,7 @@ class Audit:
 
 
 def audit(generated: Tensor, fit: Tensor, held_out: Tensor, *, quantile: float = 0.01) -> Audit:
-    """Find each image's nearest fit image and flag near duplicates (the copies of M36).
+    """Find each image's nearest fit image and flag near duplicates.
 
     Euclidean distances in whatever space the features are of; audit pixels and an extractor's
     features apart, since neither sees every copy.

@@ -47,7 +47,7 @@ def exact_map(world) -> Tensor:
 
 
 def through(world, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and covariance of denoised starts: equation M5 of the method, in all directions."""
+    """Mean and covariance of denoised starts, by the Gaussian flow in all directions."""
     shift = world.context.schedule.a(world.context.level) * world.source.mean
     matrix = exact_map(world)
     return world.source.mean + matrix @ (mean - shift), matrix @ covariance @ matrix.T
@@ -62,7 +62,7 @@ def assert_law(x: Tensor, mean: Tensor, covariance: Tensor, *, share: float) -> 
 
 
 def noise_row(world) -> None:
-    """N(0, I) ends near the source's law, short of it by M5."""
+    """N(0, I) ends near the source's law, short of it by the Gaussian flow."""
     starts = Noise().draw(world.context, world.streams(SAMPLES))
     assert_law(starts.x.flatten(1).double(), torch.zeros(12).double(), torch.eye(12).double(),
                share=1 / SAMPLES)

@@ -1,4 +1,4 @@
-"""P1 to P5 on exact networks, in float64: the closed forms are what the measures find."""
+"""Exact networks, in float64: the closed forms are what the measures find."""
 
 import pytest
 import torch

@@ -141,7 +141,7 @@ def predicted_control(
     """Return what a perfect network of one Gaussian law would show: per channel, then pooled.
 
     Of an amplitude set in a x + s ε at level k the image keeps G = a (C (a² C + s² I)⁻¹)^½, C the
-    covariance of the coefficients, and the noise adds s² G² / a² to their covariance (L4). The
+    covariance of the coefficients, and the noise adds s² G² / a² to their covariance. The
     slope of a channel on what was set in it is on G's diagonal; of one channel alone, of variance
     λ, it is sqrt(κ), κ = a² λ / (a² λ + s²). All other frequencies are taken as independent of
     these; where they are not, the true slope is a little smaller.
@@ -172,7 +172,7 @@ def predicted_control(
 def spread_row(
     control: Control, images: Tensor, real: Tensor, law: Gaussian, schedule: Schedule, level: Level
 ) -> dict[str, float]:
-    """Compare the spread of amplitudes from pure noise N(0, I) at a level with the real one (L5).
+    """Compare the spread of amplitudes from pure noise N(0, I) at a level with the real one.
 
     A perfect network's has 1 / sqrt(a² λ + s²) of it per mode: pure noise lacks what is left of
     the images at the level, so that colours come out too much alike. ``sd`` is the root mean
