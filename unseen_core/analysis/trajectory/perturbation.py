@@ -35,7 +35,6 @@ class Kicked:
 def predicted_gain(variance: float, schedule: Schedule, level: Level) -> float:
     """Return sqrt(λ / (s² + a² λ)), the gain along a mode of clean variance λ.
 
-    The flow of a Gaussian law gives it (Wang & Vastola, arXiv 2303.02490).
     Above 1 and up to sqrt(λ) where λ > 1 and the level is high; 0 off the span of the images
     (Wang & Vastola, arXiv 2303.02490).
     """
