@@ -15,7 +15,7 @@ def _finite(option: typer.CallbackParam, value: float) -> float:
     """Return a number; JSON, in which requests travel, has no others."""
     if not isfinite(value):
         name = str(option.name).replace("_", "-")
-        raise UnseenError(f"--{name} {value} is no finite number; give one")
+        raise UnseenError(f"--{name} {value} is not a finite number; give one")
     return value
 
 

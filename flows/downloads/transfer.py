@@ -36,7 +36,7 @@ def check_url(url: str, where: str) -> None:
     except ValueError:
         host = None
     if not host:
-        raise UnseenError(f"{where}: {url!r} is no address of the form https://host/path; a file "
+        raise UnseenError(f"{where}: {url!r} is not of the form https://host/path; a file "
                           "on this machine needs no download, name it where it is used")
     if parts.username or parts.password:
         raise UnseenError(f"{where}: the address carries a user or a password; leave them out, "

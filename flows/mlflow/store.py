@@ -82,7 +82,7 @@ class Store:
 
         Args:
             run: The run's id.
-            metrics: Numbers; what is no finite number is left out.
+            metrics: Numbers; values that are not finite are left out.
             parameters: Texts.
             tags: Texts.
             step: Of the metrics.

@@ -136,7 +136,7 @@ def run_recorded(name: str, fn: StageFunction, targets: Mapping[str, str]) -> di
         # The default of 10 attempts makes every event that a lost server misses take seconds.
         EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=2)
         for noisy in ("prefect._internal.concurrency", "prefect.events.clients"):
-            logging.getLogger(noisy).disabled = True  # they tell of every single event
+            logging.getLogger(noisy).disabled = True  # they log every single event
     outcomes: list[dict[str, object]] = []
 
     @flow(

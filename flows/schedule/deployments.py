@@ -134,14 +134,14 @@ def serve(*, cron: str, name: str) -> None:
     A run that comes due while another is under way is cancelled: the one under way does its work.
 
     Raises:
-        UnseenError: If no server answers, or ``cron`` is no cron line.
+        UnseenError: If no server answers, or ``cron`` is not a cron line.
     """
     require_server()
     try:
         CronSchedule(cron=cron)
     except ValueError:
-        raise UnseenError(f"params.yaml: schedule.cron: {cron!r} is no cron line; write one such "
-                          "as 0 3 * * *") from None
+        raise UnseenError(f"params.yaml: schedule.cron: {cron!r} is not a cron line; write one "
+                          "such as 0 3 * * *") from None
     once = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
     # Runs are started by module name, so that they find the flow from any working directory.
     unseen_pipeline.serve(name=name, cron=cron, global_limit=once,

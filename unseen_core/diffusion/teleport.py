@@ -77,7 +77,7 @@ def denoise_teleported(
         observe: As for ``integrate``, of the steps that the network takes.
 
     Raises:
-        UnseenError: If ``land`` is no level of the grid, the law is of another dimension, or the
+        UnseenError: If ``land`` is not a level of the grid, the law is of another dimension, or the
             levels do not rise from 0.
     """
     if land not in levels:

@@ -51,7 +51,7 @@ def nearest_pictures(images: Tensor, references: Tensor) -> tuple[Tensor, Tensor
         Distances (n,) float64 and rows of ``references`` (n,) int64; ties go to the first row.
 
     Raises:
-        UnseenError: If the pictures differ in size or are no bytes.
+        UnseenError: If the pictures differ in size or are not bytes.
     """
     if images.dtype != torch.uint8 or references.dtype != torch.uint8 or (
             images.shape[1:] != references.shape[1:]):

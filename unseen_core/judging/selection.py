@@ -138,7 +138,7 @@ def choose(
 
     Raises:
         UnseenError: If a number is out of range, names repeat, feature sets do not fit together,
-            parents are no rows of the fit images, or half of the fit images are duplicates.
+            parents are not rows of the fit images, or half of the fit images are duplicates.
     """
     if draws < 2 or novelty < 0 or diversity < 0:
         raise UnseenError(f"choice: draws {draws}, novelty {novelty}, diversity {diversity}; use "
@@ -230,7 +230,7 @@ def _measure(
 
 
 def _strangers(cell: Candidate, n: int, total: int) -> Tensor:
-    """Return the weights of fit images that are no parents, shape (n, total), rows of sum 1."""
+    """Return the weights of fit images that are not parents, shape (n, total), rows of sum 1."""
     rows = cell.parents.tolist() if isinstance(cell.parents, Tensor) else cell.parents
     if len(rows) != n:
         raise UnseenError(f"candidate {cell.name}: parents of {len(rows)} images beside {n} "

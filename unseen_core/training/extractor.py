@@ -1,4 +1,4 @@
-"""Training of ``features32``: domains and classes told apart by a small network, in minutes."""
+"""Training of ``features32``: a small network classifies domains and classes, in minutes."""
 
 import math
 from collections.abc import Callable

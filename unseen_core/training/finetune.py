@@ -126,7 +126,7 @@ def unet_predict(
 
     Args:
         network: A network of its own, which is changed; stays in evaluation mode.
-        label: The class that a class-conditional network is always told.
+        label: The class that a class-conditional network always receives.
         precision: Of the computation; the weights stay float32.
     """
     device = next(network.parameters()).device

@@ -176,7 +176,7 @@ def test_a_colour_moves_images_by_the_root_of_kappa(
 
 
 @pytest.mark.parametrize("settings, words", [
-    ({"kind": "shrunk"}, "'shrunk' is no kind of leak; use one of diagonal, dct, low-rank"),
+    ({"kind": "shrunk"}, "'shrunk' is not a kind of leak; use one of diagonal, dct, low-rank"),
     ({"rank": 0}, "rank 0 is too small"),
     ({"kind": "diagonal", "color": (0.0,)}, "color goes with kind dct, not diagonal"),
     ({"color": (0.0, 1.5, 0.0)}, "out of range; use -1 to 1"),
@@ -198,7 +198,7 @@ def test_what_a_leak_cannot_be_fitted_to_is_named(schedule: Schedule, world) -> 
             sampler.draw(pictures, streams)
     with pytest.raises(UnseenError, match="needs at least 2 fit images, has 1"):
         SignalLeak().draw(context(schedule, 400, images(1)), streams)
-    with pytest.raises(UnseenError, match="'isotropic' is no kind of leak"):
+    with pytest.raises(UnseenError, match="'isotropic' is not a kind of leak"):
         fit_leak(References.of(images(5)), kind="isotropic", rank=1)
     with pytest.raises(UnseenError, match="need the clean fit images"):
         SignalLeak().draw(replace(pictures, images=None), streams)

@@ -69,7 +69,7 @@ def kick(
         UnseenError: If the size is not positive.
     """
     if not size > 0:
-        raise UnseenError(f"kick: {size} is no length; use a positive number")
+        raise UnseenError(f"kick: {size} is not a length; use a positive number")
     flat, count = x.flatten(1).double().cpu(), len(x)
     unit = directions.double().expand(count, *directions.shape[-2:])
     both = torch.stack([flat[:, None] + size * unit, flat[:, None] - size * unit], 1)
