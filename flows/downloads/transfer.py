@@ -183,16 +183,16 @@ def _shown(label: str, have: int, total: int | None) -> Iterator[Callable[[int],
     """Yield a function of the bytes so far: a bar on a terminal, else a line for each tenth."""
     terminal = sys.stderr.isatty()
     columns = (TextColumn("{task.description}"), DownloadColumn(), TimeRemainingColumn())
-    told = 10 * have // total if total else 0
+    reported = 10 * have // total if total else 0
     with Progress(*columns, console=Console(stderr=True), transient=True,
                   disable=not terminal) as progress:
         bar = progress.add_task(label, total=total, completed=have)
 
         def show(done: int) -> None:
-            nonlocal told
+            nonlocal reported
             progress.update(bar, completed=done)
-            if total and not terminal and 10 * done // total > told:
-                told = 10 * done // total
+            if total and not terminal and 10 * done // total > reported:
+                reported = 10 * done // total
                 LOG.info("%s: %.1f of %.1f MiB", label, done / 2**20, total / 2**20)
 
         yield show

@@ -163,7 +163,7 @@ def check_sweep(results: Mapping[str, bool]) -> None:
     """
     if lost := [name for name, done in results.items() if not done]:
         raise UnseenError(f"{len(lost)} of {len(results)} experiments failed: {', '.join(lost)}; "
-                          f"`dvc queue logs {lost[0]}` tells why")
+                          f"`dvc queue logs {lost[0]}` says why")
 
 
 def _section(parameters: Mapping[str, object], key: str) -> Mapping[str, object]:

@@ -182,11 +182,11 @@ def test_the_page_follows_the_table(done):
 def test_every_distance_on_the_page_stands_in_the_table(done):
     text = (findings().parent / f"findings/cells-{MODEL}.md").read_text("utf-8")
     rows = pd.read_csv(done / "data/report/compare.csv")
-    told = {span(Interval(*row[1:]), 3)
+    known = {span(Interval(*row[1:]), 3)
             for row in rows[[KERNEL, f"{KERNEL}_low", f"{KERNEL}_high"]].itertuples()}
     found = {line.split(" | ")[1] for line in text.splitlines() if " (" in line and "| " in line
              and "cell" not in line.split(" | ")[0]}
-    assert found == told
+    assert found == known
 
 
 def test_the_page_reads_what_analyze_writes(done):

@@ -113,7 +113,7 @@ def kernel_distance(
     kernel of Bińkowski et al. 2018 (arXiv 1801.01401). It may be negative.
 
     Each bootstrap draw resamples both sets: image i counts w_i times, w multinomial. A pair made
-    of one original image twice is no pair of independent images, and k(f, f) is large, so such
+    of one original image twice is not a pair of independent images, and k(f, f) is large, so such
     pairs would move the draws upward: they weigh nothing. The rest weigh w_i w_j / (n - 1)²
     within a set and w_i u_j / (n m) across, so that the mean of the draws is the value. The
     kernel is centred first, which leaves the value as it is and takes a spread of order 1/n

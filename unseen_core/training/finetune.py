@@ -94,7 +94,7 @@ def finetune(
     generator = torch.Generator().manual_seed(config.seed)
     levels = range(1, schedule.top + 1)
     signal, spread = (scale(levels).to(states) for scale in (schedule.a, schedule.s))
-    told = torch.tensor([schedule.timestep(level) for level in levels], device=states.device)
+    timesteps = torch.tensor([schedule.timestep(level) for level in levels], device=states.device)
     losses: list[float] = []
     for step, rows in zip(range(1, config.steps + 1),
                           _batches(len(states), config.batch, generator), strict=False):
@@ -103,7 +103,7 @@ def finetune(
         e = _draw(clean, noise, generator)
         a, s = (table[index][:, None, None, None] for table in (signal, spread))
         target = a * e - s * clean if schedule.prediction == "v_prediction" else e
-        loss = (predict(a * clean + s * e, told[index]) - target).square().mean()
+        loss = (predict(a * clean + s * e, timesteps[index]) - target).square().mean()
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * min(1.0, step / config.warmup)
         optimiser.zero_grad(set_to_none=True)

@@ -159,11 +159,11 @@ def predicted_control(
     kept = (axes * (a.square() * values / (a.square() * values + s.square())).sqrt()) @ axes.T
     own = covariance.diagonal()
     alone = (a.square() * own / (a.square() * own + s.square())).sqrt()
-    told = (amplitude * scale) ** 2
-    total = told * kept.square().sum(1) + (s / a).square() * (kept @ kept).diagonal()
+    signal = (amplitude * scale) ** 2
+    total = signal * kept.square().sum(1) + (s / a).square() * (kept @ kept).diagonal()
     slopes = kept.diagonal()
-    shares = told * slopes.square() / total
-    pooled = told * slopes.sum().square() / (len(own) * total.sum())
+    shares = signal * slopes.square() / total
+    pooled = signal * slopes.sum().square() / (len(own) * total.sum())
     return [Prediction(*row) for row in zip(
         [*alone.tolist(), alone.mean().item()], [*slopes.tolist(), slopes.mean().item()],
         [*shares.tolist(), pooled.item()], strict=True)]
