@@ -102,7 +102,7 @@ def augment(
     prompt: Prompt = "",
     guidance: Guidance = 1.0,
 ) -> None:
-    """Add copies to a labelled folder, one subfolder a class, and tell whether they help."""
+    """Add copies to a labelled folder, one subfolder a class, and say whether they help."""
     made = _copies("augment", images, out, model, pipeline, {
         "fraction": fraction, "copies": copies, "eta": eta, "steps": steps, "seed": seed,
         "prompt": prompt, "guidance": guidance})

@@ -53,7 +53,7 @@ def run_pipeline(
     targets: Sequence[str] = (),
     say: Say = print,
 ) -> Invocation:
-    """Bring the pipeline up to date, mirror it to MLflow, and tell where to look.
+    """Bring the pipeline up to date, mirror it to MLflow, and say where to look.
 
     Args:
         root: The repository's root; the working directory by default.
@@ -216,7 +216,7 @@ def _stamps(root: Path) -> dict[tuple[str, str, str], int]:
 
 
 def _places(root: Path) -> Iterator[str]:
-    """Yield the lines that tell where the results are."""
+    """Yield the lines that say where the results are."""
     yield ""
     yield f"pictures  {root / 'data/generated'}  (contact sheets, *.png)"
     yield f"table     {root / 'data/report/compare.csv'}"

@@ -65,7 +65,7 @@ def transfer(url: str, folder: Path, *, sha256: str | None, max_bytes: int, wher
     Args:
         url: An https address; redirects may not leave https.
         folder: Scratch of this file alone; made when missing.
-        sha256: The hash that the file must have; None is an error that tells the computed one.
+        sha256: The hash that the file must have; None is an error that names the computed one.
         max_bytes: The largest size that is taken.
         where: The parameter of the file, for messages.
 
@@ -89,7 +89,7 @@ def transfer(url: str, folder: Path, *, sha256: str | None, max_bytes: int, wher
                           f"it with what its publisher says and set {where}.sha256")
     if found != sha256:
         raise UnseenError(f"{where}: the file that came has sha256 {found}, not {sha256}; correct "
-                          f"{where}.sha256, or run it again to bring the file anew")
+                          f"{where}.sha256, or run it again to fetch the file again")
     return body
 
 

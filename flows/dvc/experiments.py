@@ -22,7 +22,7 @@ Point = Mapping[str, object]
 
 
 def name_experiment(kind: str) -> str:
-    """Return a name that tells when the experiment began: ``run-20250131-030000``."""
+    """Return a name that says when the experiment began: ``run-20250131-030000``."""
     return f"{kind}-{datetime.now():%Y%m%d-%H%M%S}"
 
 

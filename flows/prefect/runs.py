@@ -160,7 +160,7 @@ def run_recorded(name: str, fn: StageFunction, targets: Mapping[str, str]) -> di
 
 
 def _worth_retrying(_task: Task[..., object], _run: TaskRun, state: State[object]) -> bool:
-    """Tell whether another attempt could help: a wrong input stays wrong."""
+    """Return whether another attempt could help: a wrong input stays wrong."""
     return not isinstance(state.data, UnseenError)
 
 

@@ -75,7 +75,7 @@ def finetune(
     Args:
         predict: The network; see `Predict`.
         parameters: What is trained: those of a copy, if the network is to stay as it is.
-        schedule: The network's noise schedule; tells what it predicts.
+        schedule: The network's noise schedule, which says what it predicts.
         states: Clean states, floating, (n, c, h, w) with n >= 1, on the network's device.
         noise: Law of the noise in c h w dimensions, without a factor; None: white.
         config: Length, learning rate, seed.

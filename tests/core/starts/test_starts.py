@@ -307,12 +307,12 @@ def test_controls_are_no_new_images_of_the_domain() -> None:
         ({"sampler": "prior", "truncate": 0.01}, "truncate 0.01 is out of range"),
         ({"sampler": "signal-leak", "color": 0.5}, r"color: 0.5 is not a list of numbers"),
         ({"sampler": "signal-leak", "color": [0, "x", 0]}, "'x', 0. is not a list of numbers"),
-        ({"sampler": "signal-leak", "kind": "isotropic"}, "no kind of leak; use one of diagonal"),
+        ({"sampler": "signal-leak", "kind": "isotropic"}, "not a kind of leak; use one of diagonal"),
         ({"sampler": "boomerang", "eta": 2}, "eta 2 is out of range"),
         ({"sampler": "teleport", "level": 3}, "no setting 'level'; it takes no settings"),
     ],
 )
-def test_build_sampler_names_the_mend(settings: dict[str, object], words: str) -> None:
+def test_build_sampler_says_how_to_fix_it(settings: dict[str, object], words: str) -> None:
     with pytest.raises(UnseenError, match=words) as caught:
         build_sampler("mine", settings)
     assert str(caught.value).startswith("samplers.mine") and "\n" not in str(caught.value)

@@ -30,7 +30,7 @@ class Separability:
         variance: v, variance per dimension, mean of the two sets.
         ratio: Δ / sqrt(v).
         threshold: d^¼, which the ratio must exceed by far if single pairs of latents are to
-            tell the domains apart; known centres need a ratio of about 1 only.
+            separate the domains; known centres need a ratio of about 1 only.
         effective_dimension: (tr Σ)² / tr Σ² of the mean of the two covariances.
         effective_variance: tr Σ² / tr Σ, so that trace and tr Σ² are those of an isotropic law
             of this variance in that dimension.

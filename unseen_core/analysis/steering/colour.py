@@ -208,7 +208,7 @@ def spread_row(
 def best_level(rows: Sequence[Mapping[str, float]]) -> tuple[Level, Level | None]:
     """Return the level where a control works best, and the highest where it works well.
 
-    The best has the largest R²; of those that the intervals do not tell from it, the one whose
+    The best has the largest R²; of those that the intervals do not separate from it, the one whose
     slope is nearest to 1. At low levels that is nearly a copy of what was set, so the second is
     the more telling: the highest level of an R² of at least 0.95, where the network decides most.
 
