@@ -307,7 +307,7 @@ def test_controls_are_no_new_images_of_the_domain() -> None:
         ({"sampler": "prior", "truncate": 0.01}, "truncate 0.01 is out of range"),
         ({"sampler": "signal-leak", "color": 0.5}, r"color: 0.5 is not a list of numbers"),
         ({"sampler": "signal-leak", "color": [0, "x", 0]}, "'x', 0. is not a list of numbers"),
-        ({"sampler": "signal-leak", "kind": "isotropic"}, "not a kind of leak; use one of diagonal"),
+        ({"sampler": "signal-leak", "kind": "isotropic"}, "not a kind of leak; use one"),
         ({"sampler": "boomerang", "eta": 2}, "eta 2 is out of range"),
         ({"sampler": "teleport", "level": 3}, "no setting 'level'; it takes no settings"),
     ],
