@@ -1,4 +1,4 @@
-"""One file over HTTPS: resumed, capped and hashed. What comes is never opened here."""
+"""One file over HTTPS: resumed, capped and hashed. The file is never opened here."""
 
 import ipaddress
 import sys

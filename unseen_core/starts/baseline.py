@@ -1,4 +1,4 @@
-"""The two ends of the scale: nothing of the domain, and nothing but its images."""
+"""Two baselines: plain noise, and the fit images' own latents."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""Draws that have the measured geometry of the domain: ours."""
+"""Draws that have the measured geometry of the domain: this project's own sampler."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""The end of the findings: how to make them again, every cell that was tried, and the pictures."""
+"""The rest of the findings: how to make them again, all cells, and the pictures."""
 
 import shutil
 from collections.abc import Iterator
