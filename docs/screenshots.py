@@ -2,7 +2,7 @@
 
 Run it at the root of a repository in which the pipeline has run, `python docs/screenshots.py`.
 It starts both servers on loopback, runs one stage as a recorded flow run, and needs Chromium (or
-Chrome) on the path, which is no dependency of the project.
+Chrome) on the path, which is not a dependency of the project.
 """
 
 import json

@@ -96,7 +96,7 @@ def compare() -> None:
 
 @app.command()
 def findings() -> None:
-    """Write docs/findings.md: what the run says of every claim of the paper."""
+    """Write docs/findings.md and a page per claim: what the run says of each claim."""
     from flows.report.findings import findings as write
 
     typer.echo(write())
@@ -162,7 +162,7 @@ def run(
     params: Annotated[list[Path] | None, typer.Option(
         help="YAML laid over params.yaml; several are laid over each other.")] = None,
 ) -> None:
-    """Bring the whole pipeline up to date, record it, and tell where the results are."""
+    """Bring the whole pipeline up to date, record it, and say where the results are."""
     from flows.pipeline import run_pipeline
 
     run_pipeline(params=params or [], targets=targets or [])
@@ -170,7 +170,7 @@ def run(
 
 @app.command()
 def sync() -> None:
-    """Record in MLflow what it missed while it was away, from the metrics files."""
+    """Record in MLflow the runs that it missed while unreachable, from the metrics files."""
     from flows.mlflow.sync import sync as record
 
     record(say=typer.echo)

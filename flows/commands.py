@@ -15,7 +15,7 @@ def _finite(option: typer.CallbackParam, value: float) -> float:
     """Return a number; JSON, in which requests travel, has no others."""
     if not isfinite(value):
         name = str(option.name).replace("_", "-")
-        raise UnseenError(f"--{name} {value} is no finite number; give one")
+        raise UnseenError(f"--{name} {value} is not a finite number; give one")
     return value
 
 
@@ -102,7 +102,7 @@ def augment(
     prompt: Prompt = "",
     guidance: Guidance = 1.0,
 ) -> None:
-    """Add copies to a labelled folder, one subfolder a class, and tell whether they help."""
+    """Add copies to a labelled folder, one subfolder a class, and say whether they help."""
     made = _copies("augment", images, out, model, pipeline, {
         "fraction": fraction, "copies": copies, "eta": eta, "steps": steps, "seed": seed,
         "prompt": prompt, "guidance": guidance})

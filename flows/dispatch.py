@@ -45,7 +45,7 @@ def run_stage(name: str, targets: Mapping[str, str] | None = None) -> dict[str, 
 
 
 def prefect_answers() -> bool:
-    """Tell whether a Prefect server answers at ``PREFECT_API_URL``, and warn of one that is away.
+    """Return whether a Prefect server answers at ``PREFECT_API_URL``; warn if it does not.
 
     A server that answers with an error of ours, such as a missing password, is there.
     """

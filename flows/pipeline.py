@@ -26,7 +26,7 @@ __all__ = ["Invocation", "only_run", "run_pipeline"]
 TARGET = re.compile(r"[a-z0-9][a-z0-9_-]*(@[a-z0-9][a-z0-9_-]*)?")
 LAST = ("evaluate", "select", "analyze")
 """The stages of a model and domain that no other stage of theirs needs; those of a model alone,
-`MODEL_STAGES`, are no part of a domain's run."""
+`MODEL_STAGES`, do not belong to a domain's run."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def run_pipeline(
     targets: Sequence[str] = (),
     say: Say = print,
 ) -> Invocation:
-    """Bring the pipeline up to date, mirror it to MLflow, and tell where to look.
+    """Bring the pipeline up to date, mirror it to MLflow, and say where to look.
 
     Args:
         root: The repository's root; the working directory by default.
@@ -68,14 +68,14 @@ def run_pipeline(
         What ran, and where its results are.
 
     Raises:
-        UnseenError: If a target is no stage name, a file is unreadable, another run of the
+        UnseenError: If a target is not a stage name, a file is unreadable, another run of the
             pipeline or another DVC process keeps the repository, or a stage failed (its own
             message stands above).
     """
     root = (root or Path.cwd()).resolve()
     for target in targets:
         if not TARGET.fullmatch(target):
-            raise UnseenError(f"target {target!r} is no stage name; try one such as invert@faces")
+            raise UnseenError(f"target {target!r} is not a stage; try one such as invert@faces")
     with only_run(root), stopped_by_sigterm():
         for extra in params:
             overlay(root / "params.yaml", extra)
@@ -144,7 +144,7 @@ def _in_workspace(
     status = "KILLED"
     outcome = Outcome()
     try:
-        # An empty id tells the stages that tracking is in hands, or given up, here.
+        # Set, even empty, it tells stages that this process handles tracking.
         known = {**variables, "UNSEEN_PARENT_RUN": parent or ""}
         outcome = run_dvc(["repro", *targets], root, known, say)
         status = "FAILED" if outcome.code else "FINISHED"
@@ -172,7 +172,7 @@ def _record(
         return
     fresh = {key[:2] for key, stamp in _stamps(root).items() if before.get(key) != stamp}
     found = read_parameters(root / "params.yaml").get("pipeline")
-    pipeline = found if isinstance(found, Mapping) else {}  # DVC has told of a misspelt one
+    pipeline = found if isinstance(found, Mapping) else {}  # DVC has reported a misspelt one
     cells = invocation_cells(root, [*product(pipeline.get("models") or (),
                                              pipeline.get("domains") or ())])
     tracking.mirror(parent, cells, root=root, fresh=fresh)
@@ -198,7 +198,7 @@ def _stamps(root: Path) -> dict[tuple[str, str, str], int]:
 
 
 def _places(root: Path) -> Iterator[str]:
-    """Yield the lines that tell where the results are."""
+    """Yield the lines that say where the results are."""
     yield ""
     yield f"pictures  {root / 'data/generated'}  (contact sheets, *.png)"
     yield f"table     {root / 'data/report/compare.csv'}"

@@ -19,11 +19,11 @@ __all__ = ["load_prior"]
 def load_prior(source: str | Path, level: int, kind: str) -> Law:
     """Return a prior that ``fit`` wrote, to draw from: ``load_prior(...).sample(streams)``.
 
-    Its file holds weights of the inverted fit images and nothing of their size, so these must be
-    at hand: the working directory is the repository's root, with ``data/latents`` (for level 0
-    ``data/source/domains``) as they were when it was fitted.
+    Its file holds weights of the inverted fit images and no image-sized tensor, so the latents
+    must be there: the working directory is the repository's root, with ``data/latents`` (for
+    level 0 ``data/source/domains``) as they were when it was fitted.
 
-    It is no MLflow model: that format would pickle a class to give it a ``predict``, and a law
+    It is not an MLflow model: that format would pickle a class to give it a ``predict``, and a law
     that is drawn from has none.
 
     Args:
@@ -35,7 +35,7 @@ def load_prior(source: str | Path, level: int, kind: str) -> Law:
         The law of flattened states; ``sample`` gives float64 (n, d).
 
     Raises:
-        UnseenError: If there is no such run, level or kind, or the latents at hand are not those
+        UnseenError: If there is no such run, level or kind, or the latents found are not those
             that it was fitted to.
     """
     with ExitStack() as stack:

@@ -83,7 +83,7 @@ def _port(variable: str, given: int | None, default: int) -> int:
     text = str(given if given is not None else os.environ.get(variable) or default)
     port = int(text) if text.isdecimal() else 0
     if not 0 < port < 65536:
-        raise UnseenError(f"{variable}={text} is no port; give a number from 1 to 65535")
+        raise UnseenError(f"{variable}={text} is not a valid port; give a number from 1 to 65535")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -103,7 +103,7 @@ def _children(
     # MLflow's job runner starts further processes that a viewer has no use for.
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     environment.pop("PREFECT_API_URL", None)
-    # Prefect's pages ask port 4200 unless they are told of another.
+    # Prefect's pages ask port 4200 unless this names another.
     environment["PREFECT_UI_API_URL"] = f"http://{HOST}:{prefect_port}/api"
     children: list[subprocess.Popen[bytes]] = []
     try:

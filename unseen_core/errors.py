@@ -4,4 +4,4 @@ __all__ = ["UnseenError"]
 
 
 class UnseenError(Exception):
-    """A mistake in the input: one line that names the file or parameter and the mend."""
+    """A mistake in the input: one line: what is wrong, where, and how to fix it."""

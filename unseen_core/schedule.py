@@ -37,7 +37,7 @@ class Schedule:
         alpha_bar: float64 (T + 1,), decreasing from alpha_bar[0] = 1.
         prediction: What the network was trained to predict: the noise, or the velocity
             v = a noise - s x_0 (Salimans & Ho 2022, arXiv 2202.00512, appendix D).
-        rescale_timesteps: The network is told t * 1000 / T instead of t (``rescale_timesteps`` of
+        rescale_timesteps: The network receives t * 1000 / T instead of t (``rescale_timesteps`` of
             improved-diffusion, Nichol & Dhariwal 2021, arXiv 2102.09672).
     """
 
@@ -83,7 +83,7 @@ class Schedule:
         try:
             table = cls._table(config)
         except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-            raise UnseenError("scheduler_config.json: num_train_timesteps or betas are no usable "
+            raise UnseenError("scheduler_config.json: num_train_timesteps or betas are not usable "
                               "numbers; fetch the file again") from error
         return replace(table, prediction=prediction,
                        rescale_timesteps=config.get(RESCALE) is True)

@@ -1,1 +1,1 @@
-"""What comes from the network: files and hub repositories, resumed and checked."""
+"""Downloads: files and hub repositories, resumed and checked."""

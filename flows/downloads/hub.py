@@ -140,7 +140,7 @@ def _checked(entry: RepoFile, folder: Path, where: str) -> str:
     if said != is_:
         path.unlink()
         raise UnseenError(f"{where}: {entry.path} came with hash {is_}, but the hub says {said}; "
-                          "run it again to bring it anew")
+                          "run it again to fetch it again")
     return found
 
 

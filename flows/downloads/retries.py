@@ -60,8 +60,8 @@ def patiently(work: Callable[[], T], where: str) -> T:
     except Passing as error:
         often = (f"{_TRIES} times in a row" if _soon(error)
                  else f"and the server asks to wait {error.wait:.0f} s")
-        raise UnseenError(f"{where}: {error}, {often}; what has come is kept, run it again then "
-                          "to go on") from error
+        raise UnseenError(f"{where}: {error}, {often}; what has arrived is kept, so run it again "
+                          "to continue") from error
 
 
 def _soon(failure: BaseException) -> bool:

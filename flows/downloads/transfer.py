@@ -1,4 +1,4 @@
-"""One file over HTTPS: resumed, capped and hashed. What comes is never opened here."""
+"""One file over HTTPS: resumed, capped and hashed. The file is never opened here."""
 
 import ipaddress
 import sys
@@ -36,7 +36,7 @@ def check_url(url: str, where: str) -> None:
     except ValueError:
         host = None
     if not host:
-        raise UnseenError(f"{where}: {url!r} is no address of the form https://host/path; a file "
+        raise UnseenError(f"{where}: {url!r} is not of the form https://host/path; a file "
                           "on this machine needs no download, name it where it is used")
     if parts.username or parts.password:
         raise UnseenError(f"{where}: the address carries a user or a password; leave them out, "
@@ -65,7 +65,7 @@ def transfer(url: str, folder: Path, *, sha256: str | None, max_bytes: int, wher
     Args:
         url: An https address; redirects may not leave https.
         folder: Scratch of this file alone; made when missing.
-        sha256: The hash that the file must have; None is an error that tells the computed one.
+        sha256: The hash that the file must have; None is an error that names the computed one.
         max_bytes: The largest size that is taken.
         where: The parameter of the file, for messages.
 
@@ -89,7 +89,7 @@ def transfer(url: str, folder: Path, *, sha256: str | None, max_bytes: int, wher
                           f"it with what its publisher says and set {where}.sha256")
     if found != sha256:
         raise UnseenError(f"{where}: the file that came has sha256 {found}, not {sha256}; correct "
-                          f"{where}.sha256, or run it again to bring the file anew")
+                          f"{where}.sha256, or run it again to fetch the file again")
     return body
 
 
@@ -183,16 +183,16 @@ def _shown(label: str, have: int, total: int | None) -> Iterator[Callable[[int],
     """Yield a function of the bytes so far: a bar on a terminal, else a line for each tenth."""
     terminal = sys.stderr.isatty()
     columns = (TextColumn("{task.description}"), DownloadColumn(), TimeRemainingColumn())
-    told = 10 * have // total if total else 0
+    reported = 10 * have // total if total else 0
     with Progress(*columns, console=Console(stderr=True), transient=True,
                   disable=not terminal) as progress:
         bar = progress.add_task(label, total=total, completed=have)
 
         def show(done: int) -> None:
-            nonlocal told
+            nonlocal reported
             progress.update(bar, completed=done)
-            if total and not terminal and 10 * done // total > told:
-                told = 10 * done // total
+            if total and not terminal and 10 * done // total > reported:
+                reported = 10 * done // total
                 LOG.info("%s: %.1f of %.1f MiB", label, done / 2**20, total / 2**20)
 
         yield show

@@ -22,7 +22,7 @@ Point = Mapping[str, object]
 
 
 def name_experiment(kind: str) -> str:
-    """Return a name that tells when the experiment began: ``run-20250131-030000``."""
+    """Return a name that says when the experiment began: ``run-20250131-030000``."""
     return f"{kind}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
@@ -163,7 +163,7 @@ def check_sweep(results: Mapping[str, bool]) -> None:
     """
     if lost := [name for name, done in results.items() if not done]:
         raise UnseenError(f"{len(lost)} of {len(results)} experiments failed: {', '.join(lost)}; "
-                          f"`dvc queue logs {lost[0]}` tells why")
+                          f"`dvc queue logs {lost[0]}` says why")
 
 
 def _section(parameters: Mapping[str, object], key: str) -> Mapping[str, object]:

@@ -65,7 +65,7 @@ def as_words(base: Mapping[str, object], extra: Mapping[str, object]) -> list[st
         extra: What is laid over it.
 
     Raises:
-        UnseenError: If a key is no plain word, or a value is nothing that YAML holds.
+        UnseenError: If a key is not a plain word, or YAML cannot hold a value.
     """
     return [word for override in _overrides(base, extra, "") for word in ("-S", override)]
 
@@ -94,7 +94,7 @@ def _overrides(
         name = f"{prefix}{key}"
         below = base.get(key)
         if not str(key).replace("-", "").replace("_", "").isalnum():
-            raise UnseenError(f"overrides: {name} is no parameter; nest the keys as params.yaml")
+            raise UnseenError(f"overrides: {name} is not a parameter; nest the keys as params.yaml")
         if value is None:
             if key in base:
                 yield f"~{name}"

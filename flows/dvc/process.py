@@ -123,13 +123,13 @@ def _stream(
 ) -> Outcome:
     """Run a command, pass its lines on as they come, and read from them what happened."""
     outcome = Outcome()
-    stage, since, locked, told = "", time.monotonic(), False, False
+    stage, since, locked, warned = "", time.monotonic(), False, False
     with _child(command, root, variables) as process:
         for line in process.stdout or ():
             unrecorded = UNRECORDED in line
-            if not (unrecorded and told):  # each stage would say it
+            if not (unrecorded and warned):  # each stage would say it
                 say(line.rstrip("\n"))
-            told = told or unrecorded
+            warned = warned or unrecorded
             locked = locked or any(sign in line for sign in LOCKED)
             if started := re.match(r"Running stage '([^']+)'", line):
                 now = time.monotonic()

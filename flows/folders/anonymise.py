@@ -41,7 +41,7 @@ def _measured(copies: Copies, asked: Request) -> dict[str, object]:
     found: dict[str, object] = {"notice": NOTICE}
     count = len(copies.starts)
     if count < 2:
-        return found | {"unmeasured": "one image cannot be told from others"}
+        return found | {"unmeasured": "one image cannot be compared with others"}
     params = copies.params
     extractor = first_extractor(params)
     found |= hidden(copies.images, copies.starts, copies.rows, extractor)

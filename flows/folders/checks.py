@@ -30,7 +30,7 @@ def check_place(images: Path, out: Path) -> None:
         raise UnseenError(f"{out} lies in {images}; name a folder outside it")
     try:
         if out.exists() and not out.is_dir():
-            raise UnseenError(f"{out} is no folder; name one that is new or empty")
+            raise UnseenError(f"{out} is not a folder; name one that is new or empty")
         place = out.resolve()
         with TemporaryFile(dir=next(p for p in (place, *place.parents) if p.exists())):
             pass
@@ -42,7 +42,7 @@ def check_place(images: Path, out: Path) -> None:
 def check_pipeline(folder: Path) -> None:
     """Raise UnseenError where there is no diffusers folder at all."""
     if not (folder / "model_index.json").is_file():
-        found = "has no model_index.json" if folder.is_dir() else "is no folder"
+        found = "has no model_index.json" if folder.is_dir() else "is not a folder"
         raise UnseenError(f"{folder} {found}; give a diffusers folder of Stable Diffusion 1 or 2")
 
 
@@ -54,7 +54,7 @@ def read_images(params: Params, path: str, size: int, run: Run) -> SourceImages:
     """
     kind = "zip" if Path(path).is_file() else "folder"
     if kind == "zip" and not is_zipfile(path):
-        raise UnseenError(f"{path} is no folder and no zip; give a folder or zip of images")
+        raise UnseenError(f"{path} is neither a folder nor a zip; give a folder or zip of images")
     try:
         source = load(SourceConfig(
             kind=kind, domain="images", path=path, crop=params.images.crop, size=size,

@@ -115,7 +115,7 @@ def copy_folder(
             ``kept``: they are kept where every image has one; ``none``: they are not.
         keep: Put the originals, at the network's size, beside their copies.
         measure: Gives what report.json says of the copies; its values go into the outcome too
-            where they are no tables.
+            unless they are tables.
 
     Returns:
         The number of outputs, and the scalars of the report.

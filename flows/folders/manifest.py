@@ -53,7 +53,7 @@ def write_images(
 ) -> None:
     """Write PNG files and manifest.csv, a line for each file.
 
-    File names are numbers and tell nothing of the originals; the manifest does.
+    File names are numbers and say nothing about the originals; the manifest does.
 
     Args:
         out: The folder.

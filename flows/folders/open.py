@@ -63,7 +63,7 @@ def open_network(
 
     Raises:
         UnseenError: If neither or both are named, a model is given a prompt, or what is named
-            was not fetched or is no such network.
+            was not fetched or is of another kind.
     """
     if (model is None) == (pipeline is None):
         raise UnseenError("give --model or --pipeline, one of the two")

@@ -66,7 +66,7 @@ def read_settings(pairs: Sequence[str]) -> dict[str, object]:
         except YAMLError:
             equals = ""
         if not equals or not key.strip():
-            raise UnseenError(f"--set {pair!r} is no setting; write it as kind=dct")
+            raise UnseenError(f"--set {pair!r} is not a setting; write it as kind=dct")
     return settings
 
 

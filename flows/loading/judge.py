@@ -1,4 +1,4 @@
-"""The extractors of params.yaml; the first one judges what only one can judge."""
+"""The extractors of params.yaml; the first one measures novelty, diversity and domain."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -12,9 +12,9 @@ from unseen_core.errors import UnseenError
 __all__ = ["MODEL_STAGES", "read_stages", "stage_folder"]
 
 MODEL_STAGES = ("trajectory", "steer", "applications")
-"""The stages of a model that are no part of a domain's run."""
+"""The stages of a model that do not belong to a domain's run."""
 
-# Of every table: what MLflow counts as the step, and the columns that tell curves apart.
+# Of every table: what MLflow counts as the step, and the columns that separate curves.
 _CURVES: Mapping[str, tuple[str | None, tuple[str, ...]]] = {
     "levels": ("level", ()), "emergence": ("mode", ()), "gains": ("level", ("direction",)),
     "teleport": ("saved", ("jump",)), "colour": ("level", ("control", "channel")),

@@ -147,7 +147,7 @@ def _origins(store: Store, axes: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _origin(origins: Mapping[str, str], mark: str) -> dict[str, str]:
-    """Return the tags that tell the first run of a content from its repetitions."""
+    """Return the tags that mark the first run of a content and its repetitions."""
     if mark in origins:
         return {"cached": "true", "unseen.computed_in": origins[mark]}
     return {"unseen.first": "true"}

@@ -1,4 +1,4 @@
-"""The door to MLflow: the only module that imports mlflow.
+"""MLflow's store, read and written: the only module that imports mlflow.
 
 Everything that the project asks of an MLflow store is here, in few calls and bounded in time. What
 is written there, and when, is decided in ``flows.mlflow.tracking`` and ``flows.mlflow.runs``.
@@ -82,7 +82,7 @@ class Store:
 
         Args:
             run: The run's id.
-            metrics: Numbers; what is no finite number is left out.
+            metrics: Numbers; values that are not finite are left out.
             parameters: Texts.
             tags: Texts.
             step: Of the metrics.

@@ -1,4 +1,4 @@
-"""``python -m flows sync``: record in MLflow what a store that was away has missed."""
+"""``python -m flows sync``: record in MLflow the runs that it missed while unreachable."""
 
 from collections.abc import Callable
 from itertools import product
@@ -17,10 +17,10 @@ __all__ = ["sync"]
 
 
 def sync(*, root: Path | None = None, say: Callable[[str], None] = print) -> int:
-    """Mirror the metrics files at hand to MLflow, unless they are there.
+    """Mirror the metrics files of the working directory to MLflow, unless they are there.
 
     An invocation whose parent run holds these very cells is completed where it lacks any;
-    otherwise a new parent is made, with the commit and ``dvc.lock`` at hand. A second call adds
+    otherwise a new parent is made, with the present commit and ``dvc.lock``. A second call adds
     nothing.
 
     Args:
@@ -53,7 +53,7 @@ def sync(*, root: Path | None = None, say: Callable[[str], None] = print) -> int
                 run, status = parent.id, parent.status
             added = write_runs(store, run, cells, root)
     except ConnectionError as error:
-        raise UnseenError(f"the MLflow store is not usable ({error}); mend it and sync "
+        raise UnseenError(f"the MLflow store is not usable ({error}); fix it and sync "
                           "again") from error
     if status == "RUNNING":
         report = Paths(root).report

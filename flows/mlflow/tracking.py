@@ -47,7 +47,7 @@ def new_parent(
     root: Path,
     tags: Mapping[str, str] | None = None,
 ) -> str:
-    """Start a parent run, tagged with the commit and ``dvc.lock`` at hand; return its id."""
+    """Start a parent run, tagged with the present commit and ``dvc.lock``; return its id."""
     marks = provenance(root) | {"unseen.kind": "invocation", **(tags or {})}
     name = os.environ.get("DVC_EXP_NAME") or f"run {marks.get('git_commit', 'unknown')[:8]}"
     parent = store.begin(name, marks)
@@ -105,7 +105,7 @@ def mirror(
         return
     with _only_warn(root, parent):
         store = connect(root, seconds=PATIENCE)
-        # First, so that `sync` completes this parent where the store goes away in between.
+        # First, so that `sync` completes this parent if the store fails in between.
         store.log(parent, tags={"unseen.content": digest(cells)})
         write_runs(store, parent, cells, root, fresh)
 

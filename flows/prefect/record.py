@@ -33,11 +33,11 @@ def require_server() -> None:
 
 
 @contextmanager
-def optional_record(away: Event) -> Iterator[None]:
+def optional_record(unreachable: Event) -> Iterator[None]:
     """Let the block fail where only the record of a run fails, and say so once.
 
     Args:
-        away: Set from the first such failure on.
+        unreachable: Set from the first such failure on.
     """
     try:
         yield
@@ -47,11 +47,11 @@ def optional_record(away: Event) -> Iterator[None]:
         # Parts of a stage call neither Prefect nor its client, so these errors are the record's.
         if type(error).__module__.partition(".")[0] not in ("prefect", "httpx", "websockets"):
             raise
-        if not away.is_set():
+        if not unreachable.is_set():
             _silence()
             reason = str(error).partition("\n")[0] or type(error).__name__
             LOG.warning("%s from here on: %s", UNRECORDED, reason)
-        away.set()
+        unreachable.set()
 
 
 def _silence() -> None:

@@ -41,7 +41,7 @@ class PrefectRun:
     label: str = "stage"
     retries: int = RETRIES
     delay: float = RETRY_DELAY
-    away: Event = field(default_factory=Event)
+    unreachable: Event = field(default_factory=Event)
     """Set once the server has stopped answering; nothing more is sent to it then."""
     place: Place | None = None
     """Where workers of a cluster find the parts; None: parts are done in this process."""
@@ -67,7 +67,7 @@ class PrefectRun:
         server has gone is done here, without a record.
         """
         call = next(self.calls)
-        if self.away.is_set():
+        if self.unreachable.is_set():
             return DirectRun(self.retries, self.delay).map(fn, items, name=name, workers=workers)
         free = Semaphore(workers)  # the task runner has a thread for every core
 
@@ -90,15 +90,15 @@ class PrefectRun:
             retry_condition_fn=_worth_retrying,
         )
         progress = None
-        with optional_record(self.away):
+        with optional_record(self.unreachable):
             progress = create_progress_artifact(0.0, key=artifact_key(f"{self.label}-progress"))
         futures = [run_part.submit(name(item), index) for index, item in enumerate(items)]
         results: list[R] = []
         for done, (future, item) in enumerate(zip(futures, items, strict=True), start=1):
             results.append(self._result(future, fn, item, name))
             twentieth = done * 20 // len(items) > (done - 1) * 20 // len(items)
-            if progress is not None and twentieth and not self.away.is_set():
-                with optional_record(self.away):
+            if progress is not None and twentieth and not self.unreachable.is_set():
+                with optional_record(self.unreachable):
                     update_progress_artifact(progress, 100.0 * done / len(items))
         return results
 
@@ -106,7 +106,7 @@ class PrefectRun:
         self, future: PrefectFuture[R], fn: Callable[[T], R], item: T, name: Callable[[T], str]
     ) -> R:
         """Return what a task returned, or do the part where only its record failed."""
-        with optional_record(self.away):
+        with optional_record(self.unreachable):
             return future.result()
         return DirectRun(self.retries, self.delay).map(fn, [item], name=name)[0]
 
@@ -136,7 +136,7 @@ def run_recorded(name: str, fn: StageFunction, targets: Mapping[str, str]) -> di
         # The default of 10 attempts makes every event that a lost server misses take seconds.
         EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=2)
         for noisy in ("prefect._internal.concurrency", "prefect.events.clients"):
-            logging.getLogger(noisy).disabled = True  # they tell of every single event
+            logging.getLogger(noisy).disabled = True  # they log every single event
     outcomes: list[dict[str, object]] = []
 
     @flow(
@@ -149,18 +149,18 @@ def run_recorded(name: str, fn: StageFunction, targets: Mapping[str, str]) -> di
     def run_whole_stage(targets: dict[str, str]) -> None:
         outcomes.append(outcome := fn(run, **targets))
         rows = [{"name": key, "value": str(value)} for key, value in outcome.items()]
-        with optional_record(run.away):
+        with optional_record(run.unreachable):
             create_table_artifact(rows, key=artifact_key(label), description=f"Outcome of {label}")
 
     invocation = [os.environ.get(key) for key in ("UNSEEN_PARENT_RUN", "DVC_EXP_NAME")]
     marks = [name, *named, *(mark for mark in invocation if mark)]
-    with tags(*marks), one_line_mistakes(), optional_record(run.away):
+    with tags(*marks), one_line_mistakes(), optional_record(run.unreachable):
         run_whole_stage(dict(targets))
     return outcomes[0] if outcomes else fn(DirectRun(), **targets)
 
 
 def _worth_retrying(_task: Task[..., object], _run: TaskRun, state: State[object]) -> bool:
-    """Tell whether another attempt could help: a wrong input stays wrong."""
+    """Return whether another attempt could help: a wrong input stays wrong."""
     return not isinstance(state.data, UnseenError)
 
 

@@ -1,6 +1,6 @@
 """One part of a stage in a process of its own: a worker of a cluster, here or on other machines.
 
-A worker is told a stage, its arguments and the number of a part. It runs the stage as the first
+A worker receives a stage, its arguments and the number of a part. It runs the stage as the first
 process did, up to the parts, and does that one: neither networks nor tensors travel, and stages
 need not know of it. Parts lie in the scratch folder, which workers and the first process must see
 at the same path; only the first process publishes.
@@ -32,7 +32,7 @@ __all__ = ["PATIENT", "SPREAD", "Place", "dask_runner", "do_part", "is_spread"]
 SPREAD = ("invert", "denoise")
 """Stages whose parts are files and return nothing: only these can be done elsewhere."""
 PATIENT = {"PREFECT_CLIENT_MAX_RETRIES": "5"}
-"""Environment of workers: many of them keep a server busy, which is no reason to give up on it."""
+"""Environment of workers: many of them keep a server busy, so each retries before it gives up."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -90,14 +90,14 @@ class _OnePart:
 
 
 def is_spread(stage: str) -> bool:
-    """Say whether a stage's parts go to workers; where they run changes no byte, so it is no param.
+    """Say whether a stage's parts go to workers; an environment variable, since it changes no byte.
 
     Raises:
         UnseenError: If ``UNSEEN_TASK_RUNNER`` is neither ``threads`` (the default) nor ``dask``.
     """
     chosen = os.environ.get("UNSEEN_TASK_RUNNER", "threads")
     if chosen not in ("threads", "dask"):
-        raise UnseenError(f"UNSEEN_TASK_RUNNER={chosen} is no task runner; use threads or dask")
+        raise UnseenError(f"UNSEEN_TASK_RUNNER={chosen} is not a task runner; use threads or dask")
     return chosen == "dask" and stage in SPREAD
 
 
@@ -129,7 +129,7 @@ def do_part(place: Place, call: int, index: int) -> None:
     """Do item ``index`` of the ``call``-th ``map`` of a stage, counted from 0.
 
     Raises:
-        UnseenError: As the stage; or the worker runs code that is no longer that on the disk, by
+        UnseenError: As the stage; or the worker runs code that the disk no longer has, by
             which parts are marked.
     """
     _use_own_device()

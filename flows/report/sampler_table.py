@@ -52,12 +52,12 @@ def _cells(rows: pd.DataFrame, params: Params) -> Iterator[tuple[str, int, pd.Da
 
 def _training(group: pd.DataFrame) -> str:
     """Return what training a cell's network cost, the seconds a mean over the domains."""
-    told = group.dropna(subset=["training_seconds"])
-    if not len(told):
+    trained = group.dropna(subset=["training_seconds"])
+    if not len(trained):
         return "frozen"
-    images = sorted({int(count) for count in told["training_images"]})
-    return (f"{int(told['training_steps'].iloc[0])} steps on "
-            f"{' or '.join(map(str, images))} images, {told['training_seconds'].mean():.0f} s")
+    images = sorted({int(count) for count in trained["training_images"]})
+    return (f"{int(trained['training_steps'].iloc[0])} steps on "
+            f"{' or '.join(map(str, images))} images, {trained['training_seconds'].mean():.0f} s")
 
 
 def _field(row: pd.Series, kernel: str) -> str:

@@ -43,7 +43,7 @@ def code_of(stage: str) -> list[str]:
 
 
 def _is_bare(file: Path) -> bool:
-    """Tell whether a file is a package's ``__init__`` that holds nothing but its docstring."""
+    """Return whether a file is a package's ``__init__`` that holds nothing but its docstring."""
     return file.name == "__init__.py" and len(ast.parse(file.read_text("utf-8")).body) == 1
 
 
@@ -54,7 +54,7 @@ def _dependency(file: PurePosixPath) -> PurePosixPath:
 
 
 def is_code(dep: str) -> bool:
-    """Tell whether a dependency is code: a file or a folder of the two packages."""
+    """Return whether a dependency is code: a file or a folder of the two packages."""
     return dep.startswith(("flows/", "unseen_core/"))
 
 

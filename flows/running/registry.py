@@ -8,7 +8,7 @@ from unseen_core.errors import UnseenError
 __all__ = ["STAGES", "UNRECORDED", "StageFunction", "find_stage", "stage"]
 
 UNRECORDED = "not recorded in Prefect"
-"""Begins the one line that tells of a server that is away."""
+"""Begins the one line that says that a server does not answer."""
 
 StageFunction = Callable[..., dict[str, object]]
 """``fn(run, *, model="…", domain="…")``; a stage takes the keywords it is split by, or none."""

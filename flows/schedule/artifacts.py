@@ -36,14 +36,14 @@ def show_run(invocation: Invocation, report: Path, root: Path) -> None:
                  f"them.**\n\n{table}")
     ran = [f"| {name} | {seconds:.0f} |" for name, seconds in invocation.seconds.items()]
     stages = ["| stage that ran | s |", "|---|---|", *ran] if ran else ["Nothing was stale."]
-    away = Event()
-    with optional_record(away):
+    unreachable = Event()
+    with optional_record(unreachable):
         create_markdown_artifact("\n".join(["\n".join(_links(invocation, root)), "", *stages, "",
                                             table]),
                                  key="unseen-pipeline", description="What this run gave")
     for key, picture in _pictures(invocation, report, root).items():
-        if picture.is_file() and not away.is_set():
-            with optional_record(away):
+        if picture.is_file() and not unreachable.is_set():
+            with optional_record(unreachable):
                 create_image_artifact(data_url(picture), key=artifact_key(key),
                                       description=picture.stem)
 

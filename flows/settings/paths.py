@@ -117,7 +117,7 @@ class Paths:
 
     @property
     def docs(self) -> Path:
-        """The written findings, and their pictures in a folder beside them."""
+        """The written findings: the index, and a folder with its pages and pictures."""
         return self.root / "docs"
 
 

@@ -72,7 +72,7 @@ def trajectory(run: Run, *, model: str) -> dict[str, object]:
     law, out = load_source(model), PATHS.trajectory(model)
     shutil.rmtree(out, ignore_errors=True)
     if not law.factor.shape[1]:
-        run.log.warning("trajectory: too few images of %s to tell a principal mode from noise; "
+        run.log.warning("trajectory: too few images of %s to separate a principal mode from noise; "
                         "fetch more of them", seen_name)
         write_json(out / "trajectory.json", {"model": model, "law": {"modes": 0}})
         return {"runs": 0}

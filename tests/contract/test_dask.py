@@ -159,7 +159,7 @@ def test_workers_of_two_hosts_make_the_bytes_of_one_process(spread, hosts, monke
 
 def test_another_runner_is_refused_in_one_line(monkeypatch):
     monkeypatch.setenv("UNSEEN_TASK_RUNNER", "ray")
-    with pytest.raises(UnseenError, match="UNSEEN_TASK_RUNNER=ray is no task runner; use threads"):
+    with pytest.raises(UnseenError, match="UNSEEN_TASK_RUNNER=ray is not a task runner; use"):
         is_spread("invert")
     monkeypatch.setenv("UNSEEN_TASK_RUNNER", "dask")
     assert is_spread("denoise") and not is_spread("fit")

@@ -1,4 +1,4 @@
-"""MLflow away, slow or full: one warning, and `sync` records what was missed."""
+"""MLflow unreachable, slow or full: one warning, and `sync` records the missing runs."""
 
 import json
 import resource

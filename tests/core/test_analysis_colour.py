@@ -117,7 +117,7 @@ def test_noise_lacks_the_spread_of_l5(schedule: Schedule, level: int) -> None:
     assert row["sd_ratio_low"] < row["sd_ratio"] < row["sd_ratio_high"]
     assert row["shift"] == pytest.approx(row["predicted_shift"])
     assert 0.1 < row["predicted_sd_ratio"] < (0.5 if level == 300 else 0.9)
-    # One mode, as L5 has it: without what is left of the images at the level.
+    # One mode: without what is left of the images at the level.
     a, s = schedule.a(level), schedule.s(level)
     single = law_of(coupled=False)
     lone = Gaussian(single.mean, single.factor[:, :1], single.diagonal)

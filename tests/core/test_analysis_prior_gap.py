@@ -70,7 +70,7 @@ def test_inverted_images_show_the_gap_of_the_closed_form(schedule: Schedule) -> 
     latents = invert(GaussianEps(schedule, SHAPE, law), images, schedule.grid(60, LEVEL))
     found = prior_gap(latents, images, schedule, LEVEL)
     a, s = schedule.a(LEVEL).item(), schedule.s(LEVEL).item()
-    gain = (a**2 * variance + s**2) / variance  # of variances, M38
+    gain = (a**2 * variance + s**2) / variance  # of variances, along the flow
     ratio = mine * gain / (a**2 * mine + s**2)
     assert ratio < 0.3
     assert found.trace_ratio == pytest.approx(ratio, rel=0.05)

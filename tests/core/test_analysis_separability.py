@@ -1,4 +1,4 @@
-"""Planted separations against M31 and M32; classifiers against scikit-learn in d dimensions."""
+"""Planted separations against their closed forms; classifiers against scikit-learn."""
 
 import json
 

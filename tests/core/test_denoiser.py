@@ -148,7 +148,7 @@ def test_a_label_is_a_shift_of_the_time_embedding() -> None:
 @pytest.mark.parametrize("classes, label, words", [
     (None, 0, "knows no classes; remove label"),
     (5, None, r"set label \(models.NAME.label\) to 0..4"),
-    (5, 5, "to 0..4, the class it is to be told, not 5"),
+    (5, 5, "to 0..4, the class that it is to receive, not 5"),
     (5, -1, "not -1"),
 ])
 def test_a_label_fits_the_network(classes: int | None, label: int | None, words: str) -> None:

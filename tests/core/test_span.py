@@ -61,14 +61,14 @@ def judge_of(span: Span, count: int) -> Judge:
 
 
 def on_shell(z: np.ndarray, x: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """M44: one state put at a distance that the references have."""
+    """One state put at a distance that the references have."""
     offset = z - x.mean(0)
     lengths = np.linalg.norm(x - x.mean(0), axis=1) * len(x) / (len(x) - 1)
     return x.mean(0) + random.choice(lengths) * offset / np.linalg.norm(offset)
 
 
 def prior_draw(law: Gaussian, random: np.random.Generator) -> np.ndarray:
-    """M10, in full."""
+    """A draw m + F η + v^½ ε, in full."""
     factor = law.factor.numpy()
     return (law.mean.numpy() + factor @ random.standard_normal(factor.shape[1])
             + np.sqrt(law.diagonal.numpy()) * random.standard_normal(D))
@@ -91,7 +91,7 @@ def blend(law: Gaussian, x: np.ndarray, random: np.random.Generator) -> tuple:
 
 
 def great_circle(law: Gaussian, x: np.ndarray, random: np.random.Generator) -> tuple:
-    """M29 from a reference to a prior draw, one of 4 points."""
+    """Slerp from a reference to a prior draw, one of 4 points."""
     parent = random.integers(N)
     a, b = x[parent], prior_draw(law, random)
     length = np.linalg.norm(a), np.linalg.norm(b)
@@ -222,7 +222,7 @@ def test_a_variance_per_coordinate_is_drawn_in_full() -> None:
 
 @pytest.mark.parametrize("fitted", [10, 40])
 def test_few_shot_bias_and_its_cure(fitted: int) -> None:
-    """M22 for draws judged by the images they were fitted to, M23 for others'."""
+    """Biased for draws judged by the images they were fitted to, unbiased for others'."""
     d, v, rounds, n = 2000, 0.8, 30, 100
     mean = torch.full((d,), 0.4, dtype=torch.float64)
     cured, biased = [], []

@@ -22,7 +22,7 @@ def isotropic(n: int, d: int, *, mean: float = 0.3, v: float = 0.8, seed: int = 
 
 
 def targets(d: int, mean: float = 0.3, v: float = 0.8) -> tuple[float, float]:
-    """Pair distance and origin angle of that law (M20)."""
+    """Pair distance and origin angle of that law."""
     return (2 * d * v) ** 0.5, math.degrees(math.acos(mean**2 / (mean**2 + v)))
 
 

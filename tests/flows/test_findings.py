@@ -1,4 +1,4 @@
-"""The findings: rules whose verdict is known, and a page that follows its artifacts."""
+"""The findings: rules whose verdict is known, and pages that follow their artifacts."""
 
 import json
 import math
@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from workspace import MODEL, OTHER, SEEN, change, fetch_all
+from workspace import MODEL, OTHER, ROOT, SEEN, change, fetch_all
 
 from flows.dispatch import run_stage
-from flows.report.findings import SECTIONS, findings, page
+from flows.report.findings import SECTIONS, findings, pages
 from flows.report.findings.appendix import copy_pictures
 from flows.report.findings.evidence import load_evidence
 from flows.report.findings.front import rivals
@@ -107,58 +107,86 @@ def test_a_section_counts_its_verdicts_and_joins_what_is_missing():
     section = Section("Claim", "Ran.", "rule.", "body", {"m/a": "confirmed", "m/b": "refuted"},
                       [("m/c", "do this"), ("m/d", "do this")])
     text = section.markdown(3)
-    assert "## 3. Claim\n\n**Verdict: refuted** (1 confirmed, 1 refuted of 2)." in text
+    assert "# 3. Claim\n\n**Verdict: refuted** (1 confirmed, 1 refuted of 2)." in text
     assert "* m/c, m/d: do this." in text
     assert Section("Claim", "Ran.", "rule.").verdict == "not measured"
 
 
-def parts_of(text):
-    """Return the sections of a page by their number, or by their title."""
-    return {part.partition(". ")[0]: part for part in text.split("\n## ")}
+def claims_of(docs):
+    """Return the text of each claim's page by its number."""
+    return {int(file.name[:2]): file.read_text("utf-8")
+            for file in sorted((docs / "findings").glob("[0-9][0-9]-*.md"))}
 
 
-def linked(text, folder):
-    """Return the files that a page's pictures are in."""
-    return [folder / name for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)]
+def links(docs):
+    """Return every local file that the index and its pages link to, pictures included."""
+    found = set()
+    for page in (docs / "findings.md", *(docs / "findings").glob("*.md")):
+        found |= {(page.parent / name).resolve() for name in re.findall(
+            r"\]\(([^)]+)\)", page.read_text("utf-8")) if not name.startswith("https://")}
+    return found
 
 
-def test_a_finished_run_has_its_page(done):
-    text = findings().read_text("utf-8")
+def test_a_finished_run_has_its_pages(done):
+    docs = done / "docs"
+    (docs / "findings").mkdir(parents=True)
+    (docs / "findings/99-old.md").write_text("from an earlier run")
+    index = findings()
+    text = index.read_text("utf-8")
     made = load_evidence()
     wins = sum(rivals(made, case).outcome == "wins" for case in made.cases)
     assert f"on **{wins} of 2 domains**" in text
-    sections = parts_of(text)
-    numbers = [int(name) for name in sections if name.isdigit()]
-    assert numbers == [*range(1, len(SECTIONS) + len(RELATED) + 1)]
+    claims = claims_of(docs)
+    assert [*claims] == [*range(1, len(SECTIONS) + len(RELATED) + 1)]
     assert len(SECTIONS) == 12
     for place in (1, 2, 3, 4, 5, 7, 8, 11, 12):
-        assert "not measured in this run, as 8 images are too few" in sections[str(place)]
-    pictures = linked(text, done / "docs")
-    assert done / "docs/findings/front.png" in pictures and len(pictures) <= 14
+        assert "not measured in this run, as 8 images are too few" in claims[place]
+    assert all(file.exists() for file in links(docs))
+    written = {file.resolve() for file in (index, *(docs / "findings").glob("*.md"))}
+    assert written <= links(docs)  # each page is linked, and the earlier run's page is gone
+    pictures = [*(docs / "findings").glob("*.png")]
+    assert docs / "findings/front.png" in pictures and len(pictures) <= 14
     assert all(file.stat().st_size < 1_000_000 for file in pictures)
-    lines = pd.read_csv(done / "data/report/compare.csv")
-    assert f"All {len(lines)} rows" in text
+    assert f"All {len(pd.read_csv(done / 'data/report/compare.csv'))} rows" in text
+
+
+def test_the_committed_pages_are_those_that_the_command_writes(done):
+    findings()
+    made, committed = done / "docs/findings", ROOT / "docs/findings"
+    names = {file.name for file in made.glob("[0-9][0-9]-*.md")}
+    assert {file.name for file in committed.glob("[0-9][0-9]-*.md")} == names
+    for name in names:
+        ours, theirs = ((folder / name).read_text("utf-8").splitlines()
+                        for folder in (made, committed))
+        assert (theirs[0], theirs[-1]) == (ours[0], ours[-1])
+    heads = [[line for line in file.read_text("utf-8").splitlines() if line.startswith("#")]
+             for file in (made.parent / "findings.md", committed.parent / "findings.md")]
+    assert heads[0] == heads[1]
+    assert {file.resolve() for file in committed.iterdir()} <= links(committed.parent)
+    assert all(file.exists() for file in links(committed.parent))
 
 
 def test_the_page_follows_the_table(done):
     file = done / "data/report/compare.csv"
     rows = pd.read_csv(file)
-    before = findings().read_text("utf-8")
+    cells = findings().parent / f"findings/cells-{MODEL}.md"
+    before = cells.read_text("utf-8")
     row = rows[rows["sampler"] == "slerp"].index[0]
     rows.loc[row, [KERNEL, f"{KERNEL}_low", f"{KERNEL}_high"]] = [71.234, 70.5, 72.5]
     rows.to_csv(file, index=False)
-    after = findings().read_text("utf-8")
+    findings()
+    after = cells.read_text("utf-8")
     assert "71.234 (70.500 to 72.500)" in after and "71.234" not in before
 
 
 def test_every_distance_on_the_page_stands_in_the_table(done):
-    text = findings().read_text("utf-8").partition("## Everything")[2]
+    text = (findings().parent / f"findings/cells-{MODEL}.md").read_text("utf-8")
     rows = pd.read_csv(done / "data/report/compare.csv")
-    told = {span(Interval(*row[1:]), 3)
+    known = {span(Interval(*row[1:]), 3)
             for row in rows[[KERNEL, f"{KERNEL}_low", f"{KERNEL}_high"]].itertuples()}
     found = {line.split(" | ")[1] for line in text.splitlines() if " (" in line and "| " in line
              and "cell" not in line.split(" | ")[0]}
-    assert found == told
+    assert found == known
 
 
 def test_the_page_reads_what_analyze_writes(done):
@@ -171,16 +199,15 @@ def test_the_page_reads_what_analyze_writes(done):
     run_stage("invert", {"model": MODEL})
     for stage in ("invert", "fit", "analyze"):
         run_stage(stage, {"model": MODEL, "domain": OTHER})
-    text = findings().read_text("utf-8")
-    sections = parts_of(text)
+    claims = claims_of(findings().parent)
     for place in (1, 2, 3, 4, 5, 7, 8):
         verdict = rf"^\| {CASE} \|.* (confirmed|refuted|undecided) \|$"
-        assert re.search(verdict, sections[str(place)], re.M)
-    assert "**Verdict: confirmed** (1 confirmed of 1)" in sections["12"]
-    names = {file.name for file in linked(text, done / "docs")}
+        assert re.search(verdict, claims[place], re.M)
+    assert "**Verdict: confirmed** (1 confirmed of 1)" in claims[12]
+    names = {file.name for file in links(done / "docs")}
     assert {"walks.png", f"analysis-{MODEL}.png"} <= names
     report = json.loads((done / "data/analysis" / CASE / "analysis.json").read_text())
-    assert report["weights"][:12] in sections["12"]
+    assert report["weights"][:12] in claims[12]
 
 
 def noisy(file, width):
@@ -200,7 +227,7 @@ def test_a_large_picture_loses_colours_or_stays_out_and_an_old_one_goes(done, wi
     assert ("front" in found) == (folder / "front.png").is_file() == kept
     assert not (folder / "old.png").exists()
     assert all(file.stat().st_size < 1_000_000 for file in folder.iterdir())
-    assert "front.png" not in page(load_evidence())  # which has no pictures
+    assert "front.png" not in "".join(pages(load_evidence()).values())  # which has no pictures
 
 
 def test_without_a_report_there_is_one_line(workspace):

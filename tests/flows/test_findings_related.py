@@ -1,13 +1,14 @@
 """The claims of the related works on tables by hand, whose verdict is known."""
 
 import copy
+import re
 from dataclasses import replace
 
 import pandas as pd
 import pytest
 from workspace import MODEL, OTHER, parameters
 
-from flows.report.findings import page
+from flows.report.findings import pages
 from flows.report.findings.evidence import Evidence
 from flows.report.findings.related import RELATED
 from flows.report.findings.related.applications import anonymises, augments, enhances
@@ -216,16 +217,17 @@ def test_a_fine_tuned_network_is_never_the_best_frozen_cell():
     assert found.best(CASE)["sampler"] == "leak"
 
 
-def test_the_page_has_a_second_part_with_its_own_verdicts():
-    made = replace(evidence(rows(), reports()), pictures={
-        "steer": ("findings/steer.png", MODEL)})
-    text = page(made)
-    first, _, second = text.partition("\n## The four related works\n")
+def test_the_index_has_a_second_part_with_its_own_verdicts():
+    made = replace(evidence(rows(), reports()), pictures={"steer": ("steer.png", MODEL)})
+    written = pages(made)
+    first, _, second = written["findings.md"].partition("\n## The four related works\n")
     for number in ("2303.02490", "2412.09726", "2309.15842", "2210.12100"):
         assert f"https://arxiv.org/abs/{number}" in second
     overview = second.partition("\n## ")[0]
     titles = [claim(made).title for claim in RELATED]
-    assert [line.split(" | ")[1] for line in overview.splitlines() if line[2:4].isdigit()] == titles
+    linked = re.findall(r"^\| [0-9]+ \| \[(.+)\]\((.+)\) \|", overview, re.M)
+    assert [title for title, _ in linked] == titles
     assert all(title not in first for title in titles)
-    assert f"## 13. {titles[0]}" in second and f"## 27. {titles[-1]}" in second
-    assert "](findings/steer.png)" in second
+    for place, (title, name) in enumerate(linked, 13):
+        assert written[name].startswith(f"# {place}. {title}\n")
+    assert "](steer.png)" in written["findings/17-skips.md"]

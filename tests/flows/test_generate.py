@@ -141,7 +141,7 @@ def test_a_tuned_pipeline_starts_from_its_own_noise(project, command):
     (("--model", "small", "--level", 9), "models.small is not defined"),
     (("--model", MODEL, "--pipeline", "pipeline", "--level", 9), "one of the two"),
     (("--pipeline", "pictures", "--level", 9), "pictures has no model_index.json"),
-    (("--pipeline", "nowhere", "--level", 9), "nowhere is no folder"),
+    (("--pipeline", "nowhere", "--level", 9), "nowhere is not a folder"),
     (("--pipeline", "pipeline", "--level", 9, "--guidance", -1), "guidance -1"),
 ])
 def test_a_wrong_request_is_one_line(project, command, words, said):
@@ -155,7 +155,7 @@ def test_a_wrong_request_is_one_line(project, command, words, said):
     ("pictures", "pictures/out", "pictures/out lies in pictures"),
     ("pictures", "params.yaml/out", "params.yaml/out cannot be written"),
     ("absent", "out", "error: absent does not exist"),
-    ("params.yaml", "out", "params.yaml is no folder and no zip"),
+    ("params.yaml", "out", "params.yaml is neither a folder nor a zip"),
     ("one", "out", "one has one image; --sampler signal-leak needs 2"),
 ])
 def test_wrong_folders_are_one_line(project, command, images, out, said):
@@ -168,7 +168,7 @@ def test_wrong_folders_are_one_line(project, command, images, out, said):
 
 @pytest.mark.parametrize(("images", "words", "said"), [
     ("pictures", ("--learning-rate", "nan"), "--learning-rate nan"),
-    ("pictures", ("--pipeline", "nowhere"), "nowhere is no folder"),
+    ("pictures", ("--pipeline", "nowhere"), "nowhere is not a folder"),
     ("pictures", ("--noise", "pink"), "use style or white"),
     ("pictures", ("--steps", 0), "steps 0"),
     ("absent", (), "absent does not exist"),

@@ -115,7 +115,7 @@ def test_what_was_interrupted_goes_on_and_what_is_done_stays(with_network, comma
 @pytest.mark.parametrize(("words", "mistake"), [
     (("anonymise", "nowhere", "out"), "nowhere does not exist"),
     (("anonymise", "pictures", "pictures/out"), "lies in pictures"),
-    (("anonymise", "pictures", "params.yaml"), "params.yaml is no folder"),
+    (("anonymise", "pictures", "params.yaml"), "params.yaml is not a folder"),
     (("anonymise", "pictures", "out", "--fraction", 1.5), "--fraction 1.5"),
     (("anonymise", "pictures", "out", "--fraction", "nan"), "--fraction nan"),
     (("anonymise", "pictures", "params.yaml/out"), "cannot be written"),

@@ -16,7 +16,7 @@ Path = tuple[str, ...]
 
 
 def leaves(section: dict, above: Path = ()) -> Iterator[Path]:
-    """Yield the keys that lead to every value that is no mapping."""
+    """Yield the keys that lead to every value that is not a mapping."""
     for key, value in section.items():
         if isinstance(value, dict) and value:
             yield from leaves(value, (*above, key))

@@ -150,7 +150,7 @@ def test_a_pipeline_without_store_still_runs(tmp_path, mirrored, monkeypatch):
 
 @pytest.mark.parametrize("target", ["--force", "a b", "../x", "", "in;vert"])
 def test_a_target_is_checked_before_anything_runs(tmp_path, target):
-    with pytest.raises(UnseenError, match="no stage name"):
+    with pytest.raises(UnseenError, match="is not a stage"):
         run_pipeline(root=tmp_path, targets=[target])
 
 

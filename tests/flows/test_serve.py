@@ -41,7 +41,7 @@ def test_a_taken_port_is_one_line_that_names_the_variable(tmp_path, monkeypatch,
 @pytest.mark.parametrize("text", ["0", "65536", "http", "-1"])
 def test_a_port_is_a_number_in_range(tmp_path, monkeypatch, text):
     monkeypatch.setenv("UNSEEN_MLFLOW_PORT", text)
-    with pytest.raises(UnseenError, match="is no port"):
+    with pytest.raises(UnseenError, match="is not a valid port"):
         serve(root=tmp_path)
 
 

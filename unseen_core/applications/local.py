@@ -38,7 +38,7 @@ def grid_through(
 ) -> tuple[Level, ...]:
     """Return one grid from clean to noise that has every one of some levels as a node.
 
-    Noising at a level that is no node, and denoising from the node below, tells the network a
+    Noising at a level that is not a node, and denoising from the node below, gives the network a
     wrong amount of noise.
 
     Args:
@@ -89,7 +89,7 @@ def boomerang(
         Images (n, 3, H, W), dtype of ``images``, on their device; not clipped.
 
     Raises:
-        UnseenError: If the level is no node of the grid, or a number is out of range.
+        UnseenError: If the level is not a node of the grid, or a number is out of range.
     """
     if passes < 1 or batch < 1 or len(streams) != len(images):
         raise UnseenError(f"local samples: {passes} passes in batches of {batch}, {len(streams)} "
@@ -97,7 +97,7 @@ def boomerang(
     if level == 0:
         return images
     if level not in grid:
-        raise UnseenError(f"local samples: level {level} is no node of the grid; use grid_through")
+        raise UnseenError(f"local samples: level {level} is not on the grid; use grid_through")
     down = tuple(grid)[: tuple(grid).index(level) + 1]
     a, s = network.schedule.a(level).item(), network.schedule.s(level).item()
 

@@ -24,7 +24,7 @@ _SENSIBLE = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a state dict does not tell of its network; None is "not said".
+    """What a state dict does not say of its network; None is "not said".
 
     The names are the flags of improved-diffusion and guided-diffusion. ``timestep_respacing`` is
     not among them: a respaced process is the full one on fewer timesteps, which is what
@@ -38,7 +38,7 @@ class Architecture:
         noise_schedule: Linear betas (DDPM, arXiv 2006.11239), or the cosine of iDDPM
             (arXiv 2102.09672, eq. 17).
         diffusion_steps: T, the number of timesteps.
-        rescale_timesteps: The network is told t * 1000 / T.
+        rescale_timesteps: The network receives t * 1000 / T.
         beta_start, beta_end: Of linear betas; by default 0.1 / T and 20 / T, which at T = 1000
             are DDPM's 1e-4 and 0.02.
     """
@@ -67,7 +67,7 @@ class Architecture:
                               f"use {' or '.join(get_args(NoiseSchedule))}")
         start, end = self.betas if self.diffusion_steps else (0.1, 0.2)
         if not 0 < start <= end < 1:
-            raise UnseenError(f"architecture: betas from {start} to {end} are no schedule; give "
+            raise UnseenError(f"architecture: betas from {start} to {end} are not a schedule; give "
                               "0 < beta_start <= beta_end < 1 (0.0001 and 0.02 in DDPM)")
 
     @classmethod

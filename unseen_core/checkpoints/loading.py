@@ -62,7 +62,7 @@ class Checkpoint:
         return config.in_channels, height, width
 
     def labelled(self, label: int | None) -> "Checkpoint":
-        """Return the checkpoint with the class that its network is always told.
+        """Return the checkpoint with the class that its network always receives.
 
         Raises:
             UnseenError: If the network is class-conditional and the label is missing or out of

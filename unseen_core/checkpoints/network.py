@@ -64,11 +64,11 @@ def build_network(config: Mapping[str, object], state: Mapping[str, Tensor]) -> 
 
     Args:
         config: Of ``UNet2DModel``; with ``unseen_num_heads`` every attention has so many heads,
-            whatever its width, and with ``unseen_label`` the network is told that class.
+            whatever its width, and with ``unseen_label`` the network receives that class.
         state: Its tensors under diffusers' names, all of them and no others.
 
     Raises:
-        UnseenError: If the configuration is no network's, or names, shapes or the number of
+        UnseenError: If the configuration is not a network's, or names, shapes or the number of
             heads do not fit.
     """
     network = empty_network(config)
@@ -110,7 +110,7 @@ def check_label(network: UNet2DModel, label: int | None) -> None:
         raise UnseenError("the network knows no classes; remove label (models.NAME.label)")
     if classes and (label is None or not 0 <= label < classes):
         raise UnseenError("the network is class-conditional; set label (models.NAME.label) to "
-                          f"0..{classes - 1}, the class it is to be told"
+                          f"0..{classes - 1}, the class that it is to receive"
                           + ("" if label is None else f", not {label}"))
 
 

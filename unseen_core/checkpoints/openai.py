@@ -55,7 +55,7 @@ def convert(
     blocks = indices(state, "output_blocks.")
     levels = 1 + sum(_upsamples(state, block) for block in range(blocks))
     if blocks % levels or blocks < 2 * levels:
-        raise UnseenError(f"{blocks} output_blocks over {levels} levels are no UNetModel; give "
+        raise UnseenError(f"{blocks} output_blocks over {levels} levels are not a UNetModel; give "
                           "the whole checkpoint of the network")
     stride = blocks // levels  # the residual blocks of a level and one more
     firsts = [1 + level * stride for level in range(levels)]

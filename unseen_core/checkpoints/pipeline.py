@@ -42,7 +42,7 @@ def pipeline_files(folder: Path) -> list[Path]:
     Where weights lie there in several precisions these are the full ones, else those of fp16.
 
     Raises:
-        UnseenError: If the folder is no such pipeline, or its weights are no safetensors.
+        UnseenError: If the folder is not such a pipeline, or its weights are not safetensors.
     """
     index = _read_object(folder / INDEX)
     wanted = {**{part: (name,) for part, name in _WEIGHED.items()}, "tokenizer": _TOKENIZERS}
@@ -80,8 +80,8 @@ def load_parts(folder: Path, dtype: torch.dtype = torch.float32) -> Parts:
         dtype: Of the U-Net; the other parts are float32, however their files are.
 
     Raises:
-        UnseenError: If the folder is no such pipeline, a part is damaged or lacks weights, or its
-            network does not predict noise in latents of one square size.
+        UnseenError: If the folder is not such a pipeline, a part is damaged or lacks weights, or
+            its network does not predict noise in latents of one square size.
     """
     files = pipeline_files(folder)
     if find_spec("transformers") is None:

@@ -78,7 +78,7 @@ def naming_memory(parameter: str, batch: int) -> Iterator[None]:
 
 
 def _lacks_memory(error: Exception) -> bool:
-    """Say whether an error is a lack of memory; on the CPU and on mps only its text tells."""
+    """Say whether an error is a lack of memory; on the CPU and on mps only its text says so."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return "can't allocate memory" in str(error) or "out of memory" in str(error)

@@ -151,7 +151,7 @@ def load_latent_diffusion(
         batch: As there.
 
     Raises:
-        UnseenError: If the folder is no such pipeline, or guidance is out of range.
+        UnseenError: If the folder is not such a pipeline, or guidance is out of range.
     """
     parts = load_parts(folder, _DTYPES[precision])
     pipeline = parts.pipeline

@@ -65,7 +65,7 @@ def denoise_teleported(
 
     At high noise a network's flow is that of the Gaussian with the mean and the covariance of
     what it has learnt (Wang & Vastola, arXiv 2303.02490 and 2412.09726), whose map is one matrix
-    product (P1, ``Gaussian.transport``). A multistep rule starts afresh at ``land``.
+    product (``Gaussian.transport``). A multistep rule starts afresh at ``land``.
 
     Args:
         model: The frozen network.
@@ -77,7 +77,7 @@ def denoise_teleported(
         observe: As for ``integrate``, of the steps that the network takes.
 
     Raises:
-        UnseenError: If ``land`` is no level of the grid, the law is of another dimension, or the
+        UnseenError: If ``land`` is not a level of the grid, the law is of another dimension, or the
             levels do not rise from 0.
     """
     if land not in levels:

@@ -76,7 +76,7 @@ class Audit:
 
 
 def audit(generated: Tensor, fit: Tensor, held_out: Tensor, *, quantile: float = 0.01) -> Audit:
-    """Find each image's nearest fit image and flag near duplicates (the copies of M36).
+    """Find each image's nearest fit image and flag near duplicates.
 
     Euclidean distances in whatever space the features are of; audit pixels and an extractor's
     features apart, since neither sees every copy.
@@ -97,7 +97,7 @@ def audit(generated: Tensor, fit: Tensor, held_out: Tensor, *, quantile: float =
     natural = nearest(held_out, fit)[0]
     threshold = natural.quantile(quantile).item()
     if threshold == 0:
-        raise UnseenError("held-out images: some are equal to fit images, so that no copy could "
-                          "be told; remove duplicates and split the domain again")
+        raise UnseenError("held-out images: some are equal to fit images, so no copy could be "
+                          "recognised; remove duplicates and split the domain again")
     distance, rows = nearest(generated, fit)
     return Audit(distance, rows, threshold, natural.min().item(), len(held_out), quantile)

@@ -102,7 +102,7 @@ class Inception:
         """Load the TorchScript archive; its hash must have been checked.
 
         Raises:
-            UnseenError: If the file has another name or is no such archive.
+            UnseenError: If the file has another name or is not such an archive.
         """
         # Here, not above: the other extractors do without these slow imports.
         from cleanfid.inception_torchscript import InceptionV3W
@@ -147,7 +147,7 @@ class SqueezeNet:
         """Load a local state dict; its hash must have been checked.
 
         Raises:
-            UnseenError: If the file is no state dict of this network.
+            UnseenError: If the file is not a state dict of this network.
         """
         from torchvision.models import squeezenet1_0
 

@@ -165,22 +165,22 @@ class Features32:
         Raises:
             UnseenError: If a file is missing, damaged, or of another architecture.
         """
-        mend = "run `python -m flows pretrain` or choose another extractor"
+        fix = "run `python -m flows pretrain` or choose another extractor"
         try:
             config = json.loads((folder / "config.json").read_text())
             state = load_file(folder / "model.safetensors")
         except FileNotFoundError as error:
-            raise UnseenError(f"{error.filename or folder}: no such file; {mend}") from error
+            raise UnseenError(f"{error.filename or folder}: no such file; {fix}") from error
         except (OSError, ValueError, SafetensorError) as error:
-            raise UnseenError(f"{folder}: {error}; {mend}") from error
+            raise UnseenError(f"{folder}: {error}; {fix}") from error
         if not isinstance(config, dict) or config.get("format") != FORMAT:
-            raise UnseenError(f"{folder / 'config.json'}: format is not {FORMAT}; {mend}")
+            raise UnseenError(f"{folder / 'config.json'}: format is not {FORMAT}; {fix}")
         try:
             network = Features32Net(config["widths"], config["domains"], config["classes"])
             network.load_state_dict(state)
         except (KeyError, TypeError, IndexError, RuntimeError) as error:
             text = str(error).splitlines()[0]
-            raise UnseenError(f"{folder}: weights and config.json disagree ({text}); {mend}") \
+            raise UnseenError(f"{folder}: weights and config.json disagree ({text}); {fix}") \
                 from error
         return cls(network, device)
 
@@ -231,7 +231,7 @@ def overlap(folder: Path, images: Tensor) -> int:
     """
     path = folder / TRAINING_IMAGES
     if not path.is_file():
-        raise UnseenError(f"{path}: no such file, so held-out images cannot be told from training "
-                          "images; run `python -m flows pretrain`")
+        raise UnseenError(f"{path}: no such file, so held-out images cannot be separated from "
+                          "training images; run `python -m flows pretrain`")
     known = set(path.read_text().split())
     return sum(image_hash(image) in known for image in images)

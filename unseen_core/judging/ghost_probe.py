@@ -105,7 +105,7 @@ def superpose(images: Tensor, mean: Tensor, *, seed: int = 0) -> Tensor:
 
 
 def fit_ghost_probe(fit: Tensor, *, patch: int = 4, seed: int = 0) -> GhostProbe:
-    """Train a probe to tell a domain's fit images from superpositions of two of them.
+    """Train a probe to separate a domain's fit images from superpositions of two of them.
 
     Logistic regression on the measures of ``ghost_measures`` and the logarithms of each octave's
     share of DCT energy, of luminance and of log-luminance ln(1 + 255 y). In the latter both

@@ -60,7 +60,7 @@ def check_features(sets: Mapping[str, Tensor], least: int = 2) -> None:
 
 
 def frechet_distance(x: Tensor, y: Tensor) -> float:
-    """Squared Fréchet distance between Gaussians fitted to two feature sets (M34).
+    """Squared Fréchet distance between Gaussians fitted to two feature sets.
 
     |m_x - m_y|² + tr C_x + tr C_y - 2 tr (C_x C_y)^½  (Heusel et al. 2017, arXiv 1706.08500).
     The last trace is the nuclear norm of X Yᵀ for centred, scaled features
@@ -107,13 +107,13 @@ def cubic_kernel(x: Tensor, y: Tensor) -> Tensor:
 def kernel_distance(
     x: Tensor, y: Tensor, *, draws: int = 1000, seed: int = 0, level: float = 0.95
 ) -> Interval:
-    """Unbiased squared kernel distance over all pairs, with a bootstrap interval (M35).
+    """Unbiased squared kernel distance over all pairs, with a bootstrap interval.
 
     The value is the U-statistic MMD² (Gretton et al. 2012, JMLR 13:723, eq. 3) with the cubic
     kernel of Bińkowski et al. 2018 (arXiv 1801.01401). It may be negative.
 
     Each bootstrap draw resamples both sets: image i counts w_i times, w multinomial. A pair made
-    of one original image twice is no pair of independent images, and k(f, f) is large, so such
+    of one original image twice is not a pair of independent images, and k(f, f) is large, so such
     pairs would move the draws upward: they weigh nothing. The rest weigh w_i w_j / (n - 1)²
     within a set and w_i u_j / (n m) across, so that the mean of the draws is the value. The
     kernel is centred first, which leaves the value as it is and takes a spread of order 1/n
@@ -168,7 +168,7 @@ def kernel_distance(
 def kid(
     x: Tensor, y: Tensor, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """Kernel distance averaged over random subsets, as clean-fid reports it (M35).
+    """Kernel distance averaged over random subsets, as clean-fid reports it.
 
     The rows drawn are those that ``cleanfid.fid.kernel_distance(x, y)`` draws after
     ``numpy.random.seed(seed)``, so the means agree to rounding.

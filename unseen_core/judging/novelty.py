@@ -51,7 +51,7 @@ def nearest_pictures(images: Tensor, references: Tensor) -> tuple[Tensor, Tensor
         Distances (n,) float64 and rows of ``references`` (n,) int64; ties go to the first row.
 
     Raises:
-        UnseenError: If the pictures differ in size or are no bytes.
+        UnseenError: If the pictures differ in size or are not bytes.
     """
     if images.dtype != torch.uint8 or references.dtype != torch.uint8 or (
             images.shape[1:] != references.shape[1:]):
@@ -68,7 +68,7 @@ def nearest_pictures(images: Tensor, references: Tensor) -> tuple[Tensor, Tensor
 
 
 def novelty(generated: Tensor, held_out: Tensor, fit: Tensor) -> float:
-    """Median distance to the fit images, over that of real images never used (M36).
+    """Median distance to the fit images, over that of real images never used.
 
     About 1 is what new real images have; near 0 is copying.
 
@@ -93,7 +93,7 @@ def novelty(generated: Tensor, held_out: Tensor, fit: Tensor) -> float:
 def copy_fraction(
     generated: Tensor, held_out: Tensor, fit: Tensor, quantile: float = 0.01
 ) -> float:
-    """Share of generated images nearer to a fit image than real images ever are (M36).
+    """Share of generated images nearer to a fit image than real images ever are.
 
     "Ever" is the ``quantile`` of the held-out images' nearest-neighbour distances (linear
     interpolation); the comparison is strict, so duplicates among held-out images count nobody.

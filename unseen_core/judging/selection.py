@@ -91,7 +91,7 @@ def choose(
     candidates: Sequence[Candidate], fit_features: Tensor, *, novelty: float = 0.8,
     diversity: float = 0.5, draws: int = 500, seed: int = 0,
 ) -> Choice:
-    """Choose the cell whose images are closest to the domain, but new and diverse (after M30).
+    """Choose the cell whose images are closest to the domain, but new and diverse.
 
     The criterion estimates MMD², the squared kernel distance of ``kernel_distance``, between
     what a cell generates and new real images, of which there are none here. Of its terms, for
@@ -123,10 +123,10 @@ def choose(
     in ``kernel_distance``, so that the mean of the draws is the value. Novelty and diversity are
     resampled along; distances stay those to all fit images.
 
-    The rule: of the admissible cells the one of least criterion, then of fewest calls. M30 takes
-    the newest within one standard error of the best instead; the criterion, which orders cells
-    far better than its standard error says (they share fit images), was given away for novelty
-    beyond its bound so on two of four domains, as held-out images showed.
+    The rule: of the admissible cells the one of least criterion, then of fewest calls. Taking the
+    newest cell within one standard error of the best was tried. Cells share fit images, so the
+    criterion orders them far better than its standard error says; on two of four domains that
+    rule gained novelty beyond the bound and lost closeness, as held-out images showed.
 
     Args:
         candidates: Cells, >= 1, of any sizes.
@@ -138,7 +138,7 @@ def choose(
 
     Raises:
         UnseenError: If a number is out of range, names repeat, feature sets do not fit together,
-            parents are no rows of the fit images, or half of the fit images are duplicates.
+            parents are not rows of the fit images, or half of the fit images are duplicates.
     """
     if draws < 2 or novelty < 0 or diversity < 0:
         raise UnseenError(f"choice: draws {draws}, novelty {novelty}, diversity {diversity}; use "
@@ -230,7 +230,7 @@ def _measure(
 
 
 def _strangers(cell: Candidate, n: int, total: int) -> Tensor:
-    """Return the weights of fit images that are no parents, shape (n, total), rows of sum 1."""
+    """Return the weights of fit images that are not parents, shape (n, total), rows of sum 1."""
     rows = cell.parents.tolist() if isinstance(cell.parents, Tensor) else cell.parents
     if len(rows) != n:
         raise UnseenError(f"candidate {cell.name}: parents of {len(rows)} images beside {n} "

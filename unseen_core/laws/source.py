@@ -25,6 +25,6 @@ def fit_source(images: References) -> Gaussian:
     # 600: low-rank 64 0.05, 256 -1.09; spiked 64 0.08, 128 0.13, 256 -0.04
     # 100: low-rank 16 -0.33, 50 -2.46; spiked 64 -1.36
     # Sample variances are too wide, and what they leave is too small: more modes than a quarter
-    # of the images lose more by that than they explain, even with `spiked`, which mends it.
+    # of the images lose more by that than they explain, even with `spiked`, which corrects it.
     modes = max(1, min(images.count // 4, _MODES))
     return BlendGaussian.fit(images, kind="spiked", rank=modes).dense()

@@ -76,7 +76,7 @@ class Span:
         """Return draws of the prior as states, float64 (n, r + 1).
 
         The r coordinates of its noise are normal, the squared length outside is chi-squared
-        with d - r degrees of freedom, independent of them (M26).
+        with d - r degrees of freedom, independent of them.
         """
         rank, r = self.factor.shape
         # At least 16 numbers a draw, see Streams; the first ones are used.
@@ -90,7 +90,7 @@ class Span:
         return torch.cat([t, (self.variance * torch.from_numpy(square))[:, None].sqrt()], 1)
 
     def lift(self, states: Tensor, streams: Streams) -> Tensor:
-        """Return states in full (M28), float64 (n, d).
+        """Return states in full, Q t + a random direction outside the span, float64 (n, d).
 
         Args:
             states: float64 (n, r + 1).

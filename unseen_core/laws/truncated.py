@@ -15,7 +15,7 @@ SMALLEST = 0.1
 
 
 def truncated_variance(bound: float) -> float:
-    """Return the variance of a standard normal restricted to [-bound, bound] (M18).
+    """Return the variance of a standard normal restricted to [-bound, bound].
 
     Args:
         bound: SMALLEST or more.

@@ -66,8 +66,8 @@ def natural_spread(
         var of cos A    = v [(M (1 - c)² + c² T / 2) (1 + 1/K) + T / K] / (M + T)²,
         var of cos 60°  = v [1/2 + 5 / (2 K) - 3 / (4 K²)] / (4 T),
 
-    the first of them M21 of the method; the others follow in the same way from the inner
-    products of the three draws involved, consecutive corners sharing one reference.
+    from the moments of the inner products of the three draws involved, where consecutive corners
+    share one reference.
 
     Args:
         pair_distance: Mean distance of two draws.

@@ -95,7 +95,7 @@ class SourceConfig:
             raise UnseenError(f"domain {self.domain}: source {self.kind!r} needs a path")
         path = Path(self.path)
         if not path.exists():
-            raise UnseenError(f"domain {self.domain}: {self.path} does not exist; mend its path")
+            raise UnseenError(f"domain {self.domain}: {self.path} does not exist; fix its path")
         return path
 
 

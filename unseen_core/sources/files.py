@@ -19,7 +19,7 @@ def load_folder(config: SourceConfig) -> SourceImages:
     Hidden files are ignored; links out of the folder and special files are unusable.
 
     Raises:
-        UnseenError: ``path`` is no folder, no image in it is usable, or one is not and
+        UnseenError: ``path`` is not a folder, no image in it is usable, or one is not and
             ``skip_bad`` is False.
     """
     root = config.existing_path()

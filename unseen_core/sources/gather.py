@@ -1,4 +1,4 @@
-"""From what a source finds to the images of a domain: decoded, told apart, one copy in memory."""
+"""From what a source finds to the images of a domain: decoded, no duplicates, in memory once."""
 
 import hashlib
 from collections.abc import Iterable

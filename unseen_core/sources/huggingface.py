@@ -81,8 +81,8 @@ def _open(config: SourceConfig, scratch: str, where: str) -> Mapping[str, "Rows"
     builder = datasets.load_dataset_builder(path, part, revision=revision, cache_dir=scratch)
     kind = type(builder).__module__.split(".")
     if kind[:2] != ["datasets", "packaged_modules"] or kind[2] not in _BUILDERS:
-        mend = "fetch its files and read them with another source, such as folder"
-        raise UnseenError(f"{where}: its rows carry no image bytes ({kind[-1]}); {mend}")
+        fix = "fetch its files and read them with another source, such as folder"
+        raise UnseenError(f"{where}: its rows carry no image bytes ({kind[-1]}); {fix}")
     return builder.as_streaming_dataset()
 
 

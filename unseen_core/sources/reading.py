@@ -64,7 +64,7 @@ def check_length(length: int, name: str) -> None:
 
 
 def check_member(archive: str, name: str, *, regular: bool) -> None:
-    """Raise UnseenError for a member that is no plain file or folder, or whose name leaves.
+    """Raise UnseenError for a member that is not a plain file or folder, or whose name leaves.
 
     Args:
         archive: How messages call the archive.

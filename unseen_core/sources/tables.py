@@ -72,7 +72,7 @@ def choose_label(config: SourceConfig, integer: Mapping[str, bool], where: str) 
         UnseenError: The column that ``label`` names is absent or holds no integers.
     """
     if config.label and not integer.get(config.label):
-        raise UnseenError(f"{where}: no column {config.label!r} of integers; mend label")
+        raise UnseenError(f"{where}: no column {config.label!r} of integers; fix label")
     return config.label or (_LABEL if integer.get(_LABEL) else None)
 
 
@@ -135,8 +135,8 @@ def _check_chunks(metadata: pq.FileMetaData, image: str, where: str) -> None:
         size = _size([chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] == image])
         if size > _MOST_CHUNK:
             most = f"{_MOST_CHUNK // 2**20} MiB"
-            mend = "write it again with a smaller row_group_size"
-            raise UnseenError(f"{where}: a row group has more than {most} of images; {mend}")
+            fix = "write it again with a smaller row_group_size"
+            raise UnseenError(f"{where}: a row group has more than {most} of images; {fix}")
 
 
 def _size(chunks: Sequence[pq.ColumnChunkMetaData]) -> int:

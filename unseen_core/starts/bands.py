@@ -115,7 +115,7 @@ class Bands:
         if self.tested:
             states = keep_inside(
                 context, streams, propose, parents=self.coarse + self.fine, trials=self.trials,
-                name="bands", mend="Use shell: bands or whole, a larger cut, or a larger "
+                name="bands", fix="Use shell: bands or whole, a larger cut, or a larger "
                 "fit.coverage")
         else:
             x, parents = propose(streams)

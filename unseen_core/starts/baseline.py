@@ -1,4 +1,4 @@
-"""The two ends of the scale: nothing of the domain, and nothing but its images."""
+"""Two baselines: plain noise, and the fit images' own latents."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -41,7 +41,7 @@ class Reconstruction:
         """Return the reference that each stream's id numbers, starting again when they run out.
 
         Raises:
-            UnseenError: If an id is no number.
+            UnseenError: If an id is not a number.
         """
         rows = numbered(streams, context.references.count, "reconstruction")
         states = StartStates.untested(context.references.rows(rows), context.level, rows[:, None])

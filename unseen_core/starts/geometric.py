@@ -1,4 +1,4 @@
-"""Draws that have the measured geometry of the domain: ours."""
+"""Draws that have the measured geometry of the domain: this project's own sampler."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -100,7 +100,7 @@ class Geometric:
         if self.tested:
             kept = keep_inside(
                 inner, streams, propose, parents=self.parents if blend else 0, trials=self.trials,
-                name="geometric", mend="Use shell: true, another proposal or window, or a larger "
+                name="geometric", fix="Use shell: true, another proposal or window, or a larger "
                 "fit.coverage")
         else:
             states, made_of = propose(streams)

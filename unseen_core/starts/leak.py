@@ -53,7 +53,7 @@ def fit_leak(images: References, *, kind: Kind, rank: int) -> Gaussian:
     if kind == "dct":
         return Gaussian(mean, *dct_moments(centred, rank, images.shape))
     if kind != "diagonal":
-        raise UnseenError(f"kind {kind!r} is no kind of leak; use one of {', '.join(LEAKS)}")
+        raise UnseenError(f"kind {kind!r} is not a kind of leak; use one of {', '.join(LEAKS)}")
     squares = torch.zeros_like(mean)
     for rows in centred:
         squares += rows.square().sum(0)
@@ -84,7 +84,7 @@ class SignalLeak:
     def __post_init__(self) -> None:
         """Check the kind and the ranges."""
         if self.kind not in LEAKS:
-            raise UnseenError(f"kind {self.kind!r} is no kind of leak; use one of "
+            raise UnseenError(f"kind {self.kind!r} is not a kind of leak; use one of "
                               f"{', '.join(LEAKS)}")
         if self.rank < 1:
             raise UnseenError(f"rank {self.rank} is too small; use at least 1")
@@ -147,7 +147,7 @@ class Boomerang:
         """Return the image that each stream's id numbers, noised, starting again at the end.
 
         Raises:
-            UnseenError: If an id is no number.
+            UnseenError: If an id is not a number.
         """
         images, schedule, level = context.clean, context.schedule, context.level
         rows = numbered(streams, images.count, "boomerang")

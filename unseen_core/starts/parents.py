@@ -34,7 +34,7 @@ def numbered(streams: Streams, count: int, name: str) -> Tensor:
         name: The sampler, for the message.
 
     Raises:
-        UnseenError: If an id is no number.
+        UnseenError: If an id is not a number.
     """
     if not all(key.isdecimal() for key in streams.ids):
         raise UnseenError(f"{name}: sample ids must be numbers, those of references")
@@ -114,7 +114,7 @@ def keep_inside(
     parents: int,
     trials: int,
     name: str,
-    mend: str,
+    fix: str,
 ) -> StartStates:
     """Draw candidates until every start state has one inside the references' envelope.
 
@@ -127,7 +127,7 @@ def keep_inside(
         parents: p.
         trials: Candidates per start state before giving up, >= 1.
         name: What an error calls the sampler.
-        mend: What an error advises.
+        fix: What an error advises.
 
     Returns:
         The kept candidates, with the number proposed and the share inside each bound.
@@ -158,6 +158,6 @@ def keep_inside(
         raise UnseenError(
             f"{name} sampling at level {context.level}: {len(open_rows)} of {n} start states "
             f"found none in {trials} trials; {STATISTICS[int(misses.argmin())]} fails most often. "
-            f"{mend}")
+            f"{fix}")
     shares = dict(zip(STATISTICS, (passed / max(proposed, 1)).tolist(), strict=True))
     return StartStates(x.float(), context.level, made_of, proposed, shares)

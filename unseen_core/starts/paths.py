@@ -17,10 +17,10 @@ def path(
 ) -> Tensor:
     """Return evenly spaced points of a path from one state to another, both included.
 
-    ``"slerp"``: great circle about the origin, lengths linear between |x| and |y| (M29), as the
+    ``"slerp"``: great circle about the origin, lengths linear between |x| and |y|, as the
     published code interpolates. ``"shell"``: the same about ``mean``, so that the distance to
     it goes linearly from |x - mean| to |y - mean|: about the domain's mean the path stays on the
-    thin shell of its inverted images (M44). ``"linear"``: the straight line, whose middle is too
+    thin shell of its inverted images. ``"linear"``: the straight line, whose middle is too
     short for the network's noise level. Opposite states span no single circle; their path is
     the straight line.
 

@@ -1,4 +1,4 @@
-"""Draws from a Gaussian: of the inverted images, or, as an ablation, of the clean ones."""
+"""Draws from a Gaussian fitted to inverted images, or, as an ablation, to clean ones."""
 
 from dataclasses import dataclass
 from functools import partial

@@ -95,5 +95,5 @@ class Slerp:
         else:
             kept = keep_inside(
                 context.within(span, self.window), streams, propose, parents=2 if pair else 1,
-                trials=self.trials, name="slerp", mend="Use another partner or window")
+                trials=self.trials, name="slerp", fix="Use another partner or window")
         return replace(kept, x=context.lift(span, kept.x, streams))

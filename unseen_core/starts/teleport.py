@@ -14,7 +14,7 @@ class Teleport:
     """``N(0, I)`` at the last level, carried to the mixing level by the law the network has learnt.
 
     While noise prevails a network is close to the Gaussian model of its training images, whose
-    trajectories are known (Wang & Vastola, arXiv 2303.02490 and 2412.09726; equation P1): the
+    trajectories are known (Wang & Vastola, arXiv 2303.02490 and 2412.09726): the
     calls above the level are saved. It knows nothing of the unseen domain, so it is a control:
     what the network makes by itself from this level.
     """

@@ -106,7 +106,7 @@ def _packages_above(root: Path, relative: Path) -> list[Path]:
 
 
 def _files_of(name: str, root: Path) -> list[Path]:
-    """List the files that ``import name`` runs; what is no module (an attribute) adds none."""
+    """List the files that ``import name`` runs; a name that is not a module adds none."""
     relative = Path(*name.split("."))
     for candidate in (relative / "__init__.py", relative.with_name(relative.name + ".py")):
         if (root / candidate).is_file():
@@ -119,7 +119,7 @@ def _imported_names(file: Path, root: Path) -> Iterator[str]:
     try:
         tree = ast.parse(file.read_bytes(), filename=str(file))
     except (OSError, SyntaxError, ValueError) as error:
-        raise UnseenError(f"{file}: cannot be read as Python ({error}); mend the file") from error
+        raise UnseenError(f"{file}: cannot be read as Python ({error}); fix the file") from error
     package = file.relative_to(root).parent.parts
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -176,7 +176,7 @@ def _load(
     except Exception as error:  # a damaged file raises almost every class there is
         raise UnseenError(f"{path} is damaged; delete it to start the training again") from error
     if other:
-        raise UnseenError(f"{path} belongs to another pretrain configuration; delete it to go on")
+        raise UnseenError(f"{path} belongs to another pretrain configuration; delete it first")
     for part, saved in zip(parts, state["parts"], strict=True):
         part.load_state_dict(saved)
     return state["step"], state["smooth"]

@@ -1,4 +1,4 @@
-"""Training of ``features32``: domains and classes told apart by a small network, in minutes."""
+"""Training of ``features32``: a small network classifies domains and classes, in minutes."""
 
 import math
 from collections.abc import Callable
@@ -52,8 +52,8 @@ def train_extractor(
     noise. The loss is the sum of the two cross entropies and of ``config.outline`` times the
     error of an 8 x 8 outline of the image redrawn linearly from the features, over its variance
     in the domain. Without it the features of a domain without classes collapse to a point, where
-    no distance tells a good sample from a bad one. The result depends on the arguments only; the
-    global random state is left as it was.
+    no distance separates a good sample from a bad one. The result depends on the arguments only,
+    and the global random state is left as it was.
 
     Args:
         images: uint8, shape (n, 3, 32, 32), n >= 2; never images kept for judging.

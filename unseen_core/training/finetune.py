@@ -75,7 +75,7 @@ def finetune(
     Args:
         predict: The network; see `Predict`.
         parameters: What is trained: those of a copy, if the network is to stay as it is.
-        schedule: The network's noise schedule; tells what it predicts.
+        schedule: The network's noise schedule, which says what it predicts.
         states: Clean states, floating, (n, c, h, w) with n >= 1, on the network's device.
         noise: Law of the noise in c h w dimensions, without a factor; None: white.
         config: Length, learning rate, seed.
@@ -94,7 +94,7 @@ def finetune(
     generator = torch.Generator().manual_seed(config.seed)
     levels = range(1, schedule.top + 1)
     signal, spread = (scale(levels).to(states) for scale in (schedule.a, schedule.s))
-    told = torch.tensor([schedule.timestep(level) for level in levels], device=states.device)
+    timesteps = torch.tensor([schedule.timestep(level) for level in levels], device=states.device)
     losses: list[float] = []
     for step, rows in zip(range(1, config.steps + 1),
                           _batches(len(states), config.batch, generator), strict=False):
@@ -103,7 +103,7 @@ def finetune(
         e = _draw(clean, noise, generator)
         a, s = (table[index][:, None, None, None] for table in (signal, spread))
         target = a * e - s * clean if schedule.prediction == "v_prediction" else e
-        loss = (predict(a * clean + s * e, told[index]) - target).square().mean()
+        loss = (predict(a * clean + s * e, timesteps[index]) - target).square().mean()
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * min(1.0, step / config.warmup)
         optimiser.zero_grad(set_to_none=True)
@@ -126,7 +126,7 @@ def unet_predict(
 
     Args:
         network: A network of its own, which is changed; stays in evaluation mode.
-        label: The class that a class-conditional network is always told.
+        label: The class that a class-conditional network always receives.
         precision: Of the computation; the weights stay float32.
     """
     device = next(network.parameters()).device

@@ -1,4 +1,4 @@
-"""The end of the findings: how to make them again, every cell that was tried, and the pictures."""
+"""The rest of the findings: how to make them again, all cells, and the pictures."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from flows.report.findings.evidence import Evidence, place_of
-from flows.report.findings.text import DASH, extent, fold, number, span, table
+from flows.report.findings.text import DASH, extent, number, span, table
 from flows.report.findings.verdicts import ABSENT
 from flows.settings.cells import REAL
 from flows.settings.paths import PATHS
@@ -43,16 +43,18 @@ def regenerate(evidence: Evidence) -> str:
           for domain, text in held_out.items()),
     ]
     return ("## How to regenerate\n\n```\npython -m flows run\npython -m flows findings\n```\n\n"
-            "The first brings the pipeline of `params.yaml` up to date, the second writes this "
-            "page from `data/report`, `data/analysis` and the folders of the stages per model; no "
+            "The first brings the pipeline of `params.yaml` up to date, the second writes these "
+            "pages from `data/report`, `data/analysis` and the folders of the stages per model; no "
             "figure is typed by hand.\n\n"
             + table(["parameter", "value"], rows) + "\n")
 
 
-def tried(evidence: Evidence) -> str:
-    """Return every cell of the run, closest first."""
-    parts = []
+def tried(evidence: Evidence, model: str) -> str:
+    """Return a page of every cell of a model's domains, closest first."""
+    parts = [f"# Everything that was tried: {model}"]
     for case, rows in evidence.cases.items():
+        if case.partition("/")[0] != model:
+            continue
         lines = []
         for _, row in rows.sort_values(evidence.kernel).iterrows():
             haunted = evidence.measured(row, "ghosts")
@@ -60,11 +62,10 @@ def tried(evidence: Evidence) -> str:
             lines.append([name, span(evidence.distance(row), 3), number(row["in_target"]),
                           number(row["novelty"]), number(row["copies"]),
                           span(haunted) if haunted else ABSENT])
-        parts.append(fold(f"{case}: {len(lines)} cells", table(
+        parts.append(f"## {case}: {len(lines)} cells\n\n" + table(
             ["cell", f"{evidence.kernel} (95 %)", "in target", "novelty", "copies", "ghosts"],
-            lines)))
-    return (f"## Everything that was tried\n\nAll {len(evidence.table)} rows of the comparison, "
-            "closest first.\n\n" + "\n\n".join(parts) + "\n")
+            lines))
+    return "\n\n".join([*parts, "[All claims](../findings.md)"]) + "\n"
 
 
 def copy_pictures(evidence: Evidence, folder: Path) -> dict[str, tuple[str, str]]:
@@ -74,7 +75,7 @@ def copy_pictures(evidence: Evidence, folder: Path) -> dict[str, tuple[str, str]
     is too large as well. Of pictures that every domain or model has, the first one is taken.
 
     Returns:
-        Name to the path relative to the folder's own place, and the case that it is of.
+        Name to the file in the folder, and the case that it is of.
     """
     shutil.rmtree(folder, ignore_errors=True)
     found: dict[str, tuple[str, str]] = {}
@@ -90,7 +91,7 @@ def copy_pictures(evidence: Evidence, folder: Path) -> dict[str, tuple[str, str]
         if len(data) < _LARGEST:
             target = folder / f"{name.replace('/', '-')}.png"
             write_bytes(target, data)
-            found[name] = (f"{folder.name}/{target.name}", case)
+            found[name] = (target.name, case)
     return found
 
 

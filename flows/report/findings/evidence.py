@@ -42,7 +42,7 @@ class Evidence:
         table: data/report/compare.csv.
         selection: data/report/selection.csv, or None.
         analyses: Case to its analysis.json, where there is one.
-        pictures: Name to the path of a picture, relative to the Markdown, and what it is of.
+        pictures: Name to the path of a picture, relative to the page, and the case it shows.
         reports: Stage to model to what the stages of the related works found.
         training: data/report/training/training.csv, or None without fine-tuned networks.
     """

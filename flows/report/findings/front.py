@@ -1,4 +1,4 @@
-"""The first lines of the findings: is a blend of latents better than one of pixels?"""
+"""The main comparison of the findings: is a blend of latents better than one of pixels?"""
 
 from dataclasses import dataclass
 

@@ -54,8 +54,9 @@ def generates(evidence: Evidence) -> Section:
                             "proposal in params.yaml, then `python -m flows run`"))
     body = "\n\n".join(_closest(evidence, model, names, kinds) for model in evidence.models)
     body += f"\n\n{_with_and_without(evidence, corrected)}"
-    body += ("\n\nBlends of a few latents, which are no Gaussian fit, by the same rule: confirmed "
-             f"on {listed(reached['confirmed'])}; undecided on {listed(reached['undecided'])}; "
+    body += ("\n\nBlends of a few latents, which are not a Gaussian fit, by the same rule: "
+             f"confirmed on {listed(reached['confirmed'])}; "
+             f"undecided on {listed(reached['undecided'])}; "
              f"refuted on {listed(reached['refuted'])}.")
     bounds = evidence.params.compare
     return Section(

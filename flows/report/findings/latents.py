@@ -186,10 +186,10 @@ def closed_form(evidence: Evidence) -> Section:
             lowest.append(min(band.value for band in bands))
             highest.append(max(band.value for band in bands))
             shifts.append(gap["mean"]["offset"] / gap["mean"]["paired_noise"])
-            told = gap["nats_per_dimension"]
+            nats = gap["nats_per_dimension"]
             full.append([case, str(level), number(traces[-1]),
                          " ".join(number(band.value) for band in bands), number(shifts[-1]),
-                         f"{number(told['gap'], 3)} ± {number(told['sd'], 3)}", judged[-1]])
+                         f"{number(nats['gap'], 3)} ± {number(nats['sd'], 3)}", judged[-1]])
         verdicts[case] = overall(judged)
         brief.append([case, extent(traces), number(min(lowest)), number(max(highest)),
                       extent(shifts, 1), verdicts[case]])

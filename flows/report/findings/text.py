@@ -99,16 +99,18 @@ class Section:
         return {word: found[word] for word in ("confirmed", "refuted", "undecided")}
 
     def markdown(self, place: int) -> str:
-        """Return the section under its number."""
-        head = f"## {place}. {self.title}\n\n**Verdict: {self.verdict}**"
+        """Return the claim's page under its number."""
+        head = f"# {place}. {self.title}\n\n**Verdict: {self.verdict}**"
         if self.verdicts:
-            told = ", ".join(f"{count} {word}" for word, count in self.counts().items() if count)
-            head += f" ({told} of {len(self.verdicts)})"
+            counted = ", ".join(f"{count} {word}" for word, count in self.counts().items()
+                                if count)
+            head += f" ({counted} of {len(self.verdicts)})"
         else:
             head += " in this run"
         absent: dict[str, list[str]] = {}
         for case, reason in self.missing:
             absent.setdefault(reason, []).append(case)
         parts = [f"{head}.", f"{self.ran} *Rule: {self.rule}*", self.body,
-                 "\n".join(f"* {listed(cases)}: {reason}." for reason, cases in absent.items())]
+                 "\n".join(f"* {listed(cases)}: {reason}." for reason, cases in absent.items()),
+                 "[All claims, and how to read a verdict](../findings.md)"]
         return "\n\n".join(part for part in parts if part) + "\n"

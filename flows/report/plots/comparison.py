@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 __all__ = ["ALL", "distance_over_level", "front"]
 
 _MODEL_FREE = ("pixel-blend", "pixel-gaussian")
-_NEWEST = 2.2  # novelty at the right edge: farther cells are no images of the domain
+_NEWEST = 2.2  # novelty at the right edge: farther cells do not show the domain
 
 
 def distance_over_level(table: pd.DataFrame, kernel: str, params: Params, folder: Path) -> None:

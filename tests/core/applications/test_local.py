@@ -102,7 +102,7 @@ def test_fractions_are_of_the_whole_schedule(schedule):
 def test_a_level_beside_the_grid_is_refused(model, far):
     streams = Streams(0, "test", ["0"])
     settings = {"eta": 1.0, "method": "dpm3m", "streams": streams, "batch": 1}
-    with pytest.raises(UnseenError, match="level 301 is no node"):
+    with pytest.raises(UnseenError, match="level 301 is not on the grid"):
         boomerang(model, Pixels(), far[None], 301, (0, 100, 300, 500), **settings)
     with pytest.raises(UnseenError, match="0 passes"):
         boomerang(model, Pixels(), far[None], 300, (0, 300), **settings, passes=0)

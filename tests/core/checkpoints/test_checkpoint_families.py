@@ -188,8 +188,8 @@ def test_settings_override_a_preset() -> None:
     ({"image_size": "32"}, "image_size '32' is not a positive number"),
     ({"num_heads": 4, "num_head_channels": 64}, "keep the one"),
     ({"noise_schedule": "sigmoid"}, "noise_schedule 'sigmoid' is not known; use linear or cosine"),
-    ({"diffusion_steps": 10}, "no schedule"),
-    ({"preset": "ddpm", "beta_start": 0.5}, "betas from 0.5 to 0.02 are no schedule"),
+    ({"diffusion_steps": 10}, "not a schedule"),
+    ({"preset": "ddpm", "beta_start": 0.5}, "betas from 0.5 to 0.02 are not a schedule"),
 ])
 def test_wrong_settings_are_one_line(given_: dict[str, object], words: str) -> None:
     with pytest.raises(UnseenError, match=words):

@@ -1,4 +1,4 @@
-"""Folders that are no Stable Diffusion pipeline are one line; nothing in them is run."""
+"""Folders that are not a Stable Diffusion pipeline give one line; nothing in them is run."""
 
 import json
 import shutil

@@ -73,6 +73,6 @@ def dense(law: Gaussian) -> Tensor:
 
 
 def kappa(variances: Tensor, schedule: Schedule, level: int) -> Tensor:
-    """Share a² λ / (a² λ + s²) of signal in a state's variance (M4)."""
+    """Share a² λ / (a² λ + s²) of signal in a state's variance."""
     signal = schedule.a(level) ** 2 * variances
     return signal / (signal + schedule.s(level) ** 2)

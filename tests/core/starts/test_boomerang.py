@@ -32,14 +32,14 @@ def network(schedule: Schedule, eta: float, level: int = LEVEL) -> Down:
 def returned(
     schedule: Schedule, through: Down, mean: Tensor, covariance: Tensor, level: int = LEVEL
 ) -> tuple[Tensor, Tensor]:
-    """Mean and covariance after one pass, up (B1) and down."""
+    """Mean and covariance after one pass, up and down."""
     a, s = schedule.a(level), schedule.s(level)
     return through.of(a * mean, a**2 * covariance + s**2 * torch.eye(4).double())
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_content_is_kept_by_kappa(schedule: Schedule, eta: float) -> None:
-    """B2 for one pass, B3 for three, of an image far outside of what the network has learnt."""
+    """Moments after one pass and after three, of an image far outside the network's domain."""
     through, share = network(schedule, eta), kappa(VARIANCES, schedule, LEVEL) ** (1 + eta**2)
     mean, covariance = FAR, torch.zeros(4, 4).double()
     for passes in (1, 2, 3):
@@ -105,7 +105,7 @@ def test_level_for_inverts_what_is_kept(schedule: Schedule, eta: float, variance
         share = kappa(torch.tensor(variance).double(), schedule, level) ** ((1 + eta**2) / 2)
         assert level_for(share.item(), variance, eta, schedule) == level
         wanted = variance * (share ** (-2 / (1 + eta**2)) - 1)
-        torch.testing.assert_close(schedule.sigma(level) ** 2, wanted)  # B4
+        torch.testing.assert_close(schedule.sigma(level) ** 2, wanted)
     assert level_for(1.0, variance, eta, schedule) == 0
 
 

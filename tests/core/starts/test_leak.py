@@ -73,7 +73,7 @@ def made_of(
 def test_fitted_leaks_end_where_the_closed_form_says(
     schedule: Schedule, source: Gaussian, level: int, kind: str, rank: int
 ) -> None:
-    """L4 in every direction at once: sqrt(kappa) is a function of the network's covariance."""
+    """In every direction at once: sqrt(kappa) is a function of the network's covariance."""
     leak = fit_leak(References.of(images()), kind=kind, rank=rank)
     variances, directions = torch.linalg.eigh(dense(source))
     root = directions @ kappa(variances, schedule, level).sqrt().diag() @ directions.T
@@ -88,7 +88,7 @@ def test_fitted_leaks_end_where_the_closed_form_says(
 def test_offsets_and_variances_along_a_mode(
     schedule: Schedule, source: Gaussian, level: int
 ) -> None:
-    """L4 for a leak with modes of the network's own, three times as wide, and another mean."""
+    """A leak with modes of the network's own, three times as wide, and another mean."""
     directions, energies = source.modes()
     leak = Gaussian(source.mean + 0.7 * directions.sum(1), source.factor * 3**0.5,
                     source.diagonal * 3)
@@ -107,7 +107,7 @@ def test_offsets_and_variances_along_a_mode(
 def test_the_networks_own_statistics_return_its_images_and_noise_does_not(
     schedule: Schedule, source: Gaussian, level: int
 ) -> None:
-    """From any level exactly N(mu, Sigma); N(0, I) there falls short by L5."""
+    """From any level exactly N(mu, Sigma); N(0, I) there falls short as predicted."""
     mean, covariance = made_of(source, schedule, level, source.at(schedule, level))
     torch.testing.assert_close(mean, source.mean, rtol=0, atol=1e-3)
     torch.testing.assert_close(covariance, dense(source), rtol=0, atol=2e-3)
@@ -176,7 +176,7 @@ def test_a_colour_moves_images_by_the_root_of_kappa(
 
 
 @pytest.mark.parametrize("settings, words", [
-    ({"kind": "shrunk"}, "'shrunk' is no kind of leak; use one of diagonal, dct, low-rank"),
+    ({"kind": "shrunk"}, "'shrunk' is not a kind of leak; use one of diagonal, dct, low-rank"),
     ({"rank": 0}, "rank 0 is too small"),
     ({"kind": "diagonal", "color": (0.0,)}, "color goes with kind dct, not diagonal"),
     ({"color": (0.0, 1.5, 0.0)}, "out of range; use -1 to 1"),
@@ -198,7 +198,7 @@ def test_what_a_leak_cannot_be_fitted_to_is_named(schedule: Schedule, world) -> 
             sampler.draw(pictures, streams)
     with pytest.raises(UnseenError, match="needs at least 2 fit images, has 1"):
         SignalLeak().draw(context(schedule, 400, images(1)), streams)
-    with pytest.raises(UnseenError, match="'isotropic' is no kind of leak"):
+    with pytest.raises(UnseenError, match="'isotropic' is not a kind of leak"):
         fit_leak(References.of(images(5)), kind="isotropic", rank=1)
     with pytest.raises(UnseenError, match="need the clean fit images"):
         SignalLeak().draw(replace(pictures, images=None), streams)

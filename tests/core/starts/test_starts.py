@@ -47,7 +47,7 @@ def exact_map(world) -> Tensor:
 
 
 def through(world, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and covariance of denoised starts: equation M5 of the method, in all directions."""
+    """Mean and covariance of denoised starts, by the Gaussian flow in all directions."""
     shift = world.context.schedule.a(world.context.level) * world.source.mean
     matrix = exact_map(world)
     return world.source.mean + matrix @ (mean - shift), matrix @ covariance @ matrix.T
@@ -62,7 +62,7 @@ def assert_law(x: Tensor, mean: Tensor, covariance: Tensor, *, share: float) -> 
 
 
 def noise_row(world) -> None:
-    """N(0, I) ends near the source's law, short of it by M5."""
+    """N(0, I) ends near the source's law, short of it by the Gaussian flow."""
     starts = Noise().draw(world.context, world.streams(SAMPLES))
     assert_law(starts.x.flatten(1).double(), torch.zeros(12).double(), torch.eye(12).double(),
                share=1 / SAMPLES)
@@ -307,12 +307,12 @@ def test_controls_are_no_new_images_of_the_domain() -> None:
         ({"sampler": "prior", "truncate": 0.01}, "truncate 0.01 is out of range"),
         ({"sampler": "signal-leak", "color": 0.5}, r"color: 0.5 is not a list of numbers"),
         ({"sampler": "signal-leak", "color": [0, "x", 0]}, "'x', 0. is not a list of numbers"),
-        ({"sampler": "signal-leak", "kind": "isotropic"}, "no kind of leak; use one of diagonal"),
+        ({"sampler": "signal-leak", "kind": "isotropic"}, "not a kind of leak; use one"),
         ({"sampler": "boomerang", "eta": 2}, "eta 2 is out of range"),
         ({"sampler": "teleport", "level": 3}, "no setting 'level'; it takes no settings"),
     ],
 )
-def test_build_sampler_names_the_mend(settings: dict[str, object], words: str) -> None:
+def test_build_sampler_says_how_to_fix_it(settings: dict[str, object], words: str) -> None:
     with pytest.raises(UnseenError, match=words) as caught:
         build_sampler("mine", settings)
     assert str(caught.value).startswith("samplers.mine") and "\n" not in str(caught.value)

@@ -43,7 +43,7 @@ def test_starts_are_at_full_strength_whatever_the_level(world) -> None:
 def test_a_frozen_network_loses_contrast_and_overdrives_the_mean(
     schedule: Schedule, level: int
 ) -> None:
-    """S5, mode by mode."""
+    """Mean and variance of a frozen network's images, mode by mode."""
     law = Gaussian(MEAN, torch.zeros(4, 0), VARIANCES)
     style = Gaussian(torch.tensor([-0.6, 0.5, 0.0, 0.9]), torch.zeros(4, 0),
                      torch.tensor([0.2, 0.25, 0.3, 0.1]))

@@ -27,7 +27,7 @@ def test_a_jump_ends_where_the_whole_run_ends(world, level: int) -> None:
 
 
 def test_the_jump_alone_makes_images_of_the_learnt_law(world) -> None:
-    """At level 0 the map of noise is exact: P1 with the last level's little signal."""
+    """At level 0 the map of noise is exact: the flow with the last level's little signal."""
     source, schedule = world.source, world.context.schedule
     starts = Teleport().draw(world.pixels, world.streams(5)).x.flatten(1).double()
     noise = world.streams(5).normal(3, 2, 2).flatten(1)

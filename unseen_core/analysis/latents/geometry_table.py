@@ -63,10 +63,10 @@ def geometry_table(
 def identities(latents: Tensor) -> dict[str, dict[str, float]]:
     """What a Gaussian with the estimated moments of the latents would show, for each of ROWS.
 
-    For large effective rank, with R² = |m|² + tr Σ (M20): radius R, distance to the mean
+    For large effective rank, with R² = |m|² + tr Σ: radius R, distance to the mean
     sqrt(tr Σ), centre |m|, pair distance sqrt(2 tr Σ), cosine at the origin |m|² / R², and
     60 degrees at any third point. The spreads are first-order propagation of the Gaussian's
-    moments (M21 for the pair distance). All moments are free of the noise of the sample mean:
+    moments. All moments are free of the noise of the sample mean:
     ``geometry_table`` of n latents shows a centre of norm sqrt(|m|² + tr Σ / n) and distances
     to it of sqrt((1 - 1/n) tr Σ).
 
@@ -80,7 +80,7 @@ def identities(latents: Tensor) -> dict[str, dict[str, float]]:
 
 
 def _closed_form(moments: Moments) -> dict[str, dict[str, float]]:
-    """M20 and the spreads, from the moments of the law."""
+    """Return the means and spreads of `identities` from the moments of the law."""
     trace, square, along = moments.trace, moments.trace_square, moments.mean_along
     energy = max(moments.mean_square, 0.0)
     radius = (energy + trace) ** 0.5

@@ -67,7 +67,7 @@ def prior_gap(
     latents: Tensor, images: Tensor, schedule: Schedule, level: int, *, folds: int = 5,
     seed: int = 0,
 ) -> PriorGap:
-    """Compare inverted latents with N(a μ, a² Σ + s² I), the law of noised images (M2).
+    """Compare inverted latents with N(a μ, a² Σ + s² I), the law of noised images.
 
     The closed form holds for noised images, whatever the network; that inverted ones follow it
     is a claim to be tested. Bands are octaves of sqrt(i² + j²) over the orthonormal DCT-II of

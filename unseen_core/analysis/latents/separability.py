@@ -26,19 +26,19 @@ class Separability:
     """What `separability` found; Δ is the distance of the two laws' means.
 
     Attributes:
-        centre_distance_square: Unbiased estimate of Δ² (M31); negative where there is none.
+        centre_distance_square: Unbiased estimate of Δ²; negative where there is none.
         variance: v, variance per dimension, mean of the two sets.
         ratio: Δ / sqrt(v).
         threshold: d^¼, which the ratio must exceed by far if single pairs of latents are to
-            tell the domains apart; known centres need a ratio of about 1 only.
+            separate the domains; known centres need a ratio of about 1 only.
         effective_dimension: (tr Σ)² / tr Σ² of the mean of the two covariances.
         effective_variance: tr Σ² / tr Σ, so that trace and tr Σ² are those of an isotropic law
             of this variance in that dimension.
         effective_ratio: Δ over the root of the effective variance.
         effective_threshold: ¼-th power of the effective dimension.
-        predicted: Expected nearest-centroid accuracy: ``isotropic`` (M32), ``effective`` (M32
-            with effective dimension and variance), and ``along``, with the variance δᵀ Σ δ that
-            each set has along the line of the means.
+        predicted: Expected nearest-centroid accuracy: ``isotropic``, by
+            `centroid_accuracy`; ``effective``, the same with effective dimension and variance;
+            ``along``, with the variance δᵀ Σ δ of each set along the line of the means.
         measured: Held-out accuracy of ``centroid``, ``logistic`` and ``svm``, Wilson intervals.
     """
 
@@ -61,7 +61,7 @@ class Separability:
 def centroid_accuracy(
     distance_square: float, variance: float, dimension: float, counts: tuple[float, float]
 ) -> float:
-    """Expected accuracy of the nearest centroid between N(m, v I) and N(m + δ, v I) (M32).
+    """Expected accuracy of the nearest centroid between N(m, v I) and N(m + δ, v I).
 
     Φ(Δ² / (2 sqrt(v) sqrt(Δ² + d v (1/n + 1/m)))), for centroids of n and m draws; their own
     distance noise d v / n is taken off, or the larger set would be favoured.
@@ -82,7 +82,7 @@ def separability(
 ) -> Separability:
     """Compare the latents of two domains at one level, from their inner products only.
 
-    Δ² is estimated as |m̂ - m̂'|² - tr S / n - tr S' / m (M31). Accuracy is measured on held-out
+    Δ² is estimated as |m̂ - m̂'|² - tr S / n - tr S' / m. Accuracy is measured on held-out
     latents over stratified folds, classifiers fitted on the training folds alone, in the
     coordinates of their principal components (an isometry, so that a penalised linear
     classifier is the one in d dimensions), scaled to unit variance per dimension of the state.

@@ -141,7 +141,7 @@ def predicted_control(
     """Return what a perfect network of one Gaussian law would show: per channel, then pooled.
 
     Of an amplitude set in a x + s ε at level k the image keeps G = a (C (a² C + s² I)⁻¹)^½, C the
-    covariance of the coefficients, and the noise adds s² G² / a² to their covariance (L4). The
+    covariance of the coefficients, and the noise adds s² G² / a² to their covariance. The
     slope of a channel on what was set in it is on G's diagonal; of one channel alone, of variance
     λ, it is sqrt(κ), κ = a² λ / (a² λ + s²). All other frequencies are taken as independent of
     these; where they are not, the true slope is a little smaller.
@@ -159,11 +159,11 @@ def predicted_control(
     kept = (axes * (a.square() * values / (a.square() * values + s.square())).sqrt()) @ axes.T
     own = covariance.diagonal()
     alone = (a.square() * own / (a.square() * own + s.square())).sqrt()
-    told = (amplitude * scale) ** 2
-    total = told * kept.square().sum(1) + (s / a).square() * (kept @ kept).diagonal()
+    signal = (amplitude * scale) ** 2
+    total = signal * kept.square().sum(1) + (s / a).square() * (kept @ kept).diagonal()
     slopes = kept.diagonal()
-    shares = told * slopes.square() / total
-    pooled = told * slopes.sum().square() / (len(own) * total.sum())
+    shares = signal * slopes.square() / total
+    pooled = signal * slopes.sum().square() / (len(own) * total.sum())
     return [Prediction(*row) for row in zip(
         [*alone.tolist(), alone.mean().item()], [*slopes.tolist(), slopes.mean().item()],
         [*shares.tolist(), pooled.item()], strict=True)]
@@ -172,7 +172,7 @@ def predicted_control(
 def spread_row(
     control: Control, images: Tensor, real: Tensor, law: Gaussian, schedule: Schedule, level: Level
 ) -> dict[str, float]:
-    """Compare the spread of amplitudes from pure noise N(0, I) at a level with the real one (L5).
+    """Compare the spread of amplitudes from pure noise N(0, I) at a level with the real one.
 
     A perfect network's has 1 / sqrt(a² λ + s²) of it per mode: pure noise lacks what is left of
     the images at the level, so that colours come out too much alike. ``sd`` is the root mean
@@ -208,7 +208,7 @@ def spread_row(
 def best_level(rows: Sequence[Mapping[str, float]]) -> tuple[Level, Level | None]:
     """Return the level where a control works best, and the highest where it works well.
 
-    The best has the largest R²; of those that the intervals do not tell from it, the one whose
+    The best has the largest R²; of those that the intervals do not separate from it, the one whose
     slope is nearest to 1. At low levels that is nearly a copy of what was set, so the second is
     the more telling: the highest level of an R² of at least 0.95, where the network decides most.
 

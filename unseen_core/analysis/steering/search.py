@@ -65,7 +65,7 @@ def search(
         method: As for ``integrate``.
 
     Raises:
-        UnseenError: If directions are no states of this network, or ``step`` is not above 0.
+        UnseenError: If directions are not states of this network, or ``step`` is not above 0.
     """
     q = len(directions)
     if directions.shape[1:] != x.shape or q < 1 or step <= 0:

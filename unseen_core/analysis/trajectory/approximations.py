@@ -118,7 +118,7 @@ def misfit(
 
 
 def explained_variance(squares: Tensor, *, draws: int = 200, seed: int = 0) -> Interval:
-    """Return EV = 1 - sum |f_net - f|² / sum |f_net|² over images (P6), with a 95 % interval.
+    """Return EV = 1 - sum |f_net - f|² / sum |f_net|² over images, with a 95 % interval.
 
     Of the noise it is near 1 at high levels whatever the approximation; predicted images tell
     approximations apart.

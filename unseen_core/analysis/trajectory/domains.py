@@ -44,7 +44,7 @@ def content(
 
     Of the domain's variance about its own mean, per level k:
 
-    * ``settled``: the share along modes with λ > sigma_k². These have emerged above k (P4): what
+    * ``settled``: the share along modes with λ > sigma_k². These have emerged above k: what
       is drawn there is decided by the start state, not by the network.
     * ``kept``: the mean over the variance of λ / (λ + sigma_k²), with the remainder's λ off the
       span: the share that one look of a Gaussian model at the noised image would recover.

@@ -82,7 +82,7 @@ def level_of(sigma: float, schedule: Schedule) -> float:
 
 
 def emergence_level(variance: float, schedule: Schedule) -> float:
-    """Return the level at which half of a mode's final energy is in the predicted image (P4).
+    """Return the level at which half of a mode's final energy is in the predicted image.
 
     sigma² = λ, that is alpha_bar = 1 / (1 + λ)  (Wang & Vastola, arXiv 2303.02490).
 
@@ -96,7 +96,7 @@ def emergence_level(variance: float, schedule: Schedule) -> float:
 def predicted_levels(
     variances: Tensor, groups: Sequence[Sequence[int]], schedule: Schedule
 ) -> list[float]:
-    """Return the level at which each group of modes has half of its final energy, after P2.
+    """Return the level at which each group of modes has half of its final energy.
 
     In the predicted image a mode's energy is λ / (λ + sigma²) of its final one, and final energies
     are as the variances. Of a single mode this is ``emergence_level``.
@@ -120,7 +120,7 @@ def half_levels(
     """Return the level from which on, downwards, a share stays at one half or more.
 
     Between nodes the log odds of the share are taken as linear in log sigma, as those of a single
-    mode are after P2: log λ - 2 log sigma. A coarse grid then costs nothing there.
+    mode are in the Gaussian model: log λ - 2 log sigma. A coarse grid then costs nothing there.
 
     Args:
         shares: Energy over final energy, (nodes, groups).

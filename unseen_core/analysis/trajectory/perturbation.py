@@ -33,7 +33,7 @@ class Kicked:
 
 
 def predicted_gain(variance: float, schedule: Schedule, level: Level) -> float:
-    """Return sqrt(λ / (s² + a² λ)), the gain along a mode of clean variance λ (P5).
+    """Return sqrt(λ / (s² + a² λ)), the gain along a mode of clean variance λ.
 
     Above 1 and up to sqrt(λ) where λ > 1 and the level is high; 0 off the span of the images
     (Wang & Vastola, arXiv 2303.02490).
@@ -69,7 +69,7 @@ def kick(
         UnseenError: If the size is not positive.
     """
     if not size > 0:
-        raise UnseenError(f"kick: {size} is no length; use a positive number")
+        raise UnseenError(f"kick: {size} is not a length; use a positive number")
     flat, count = x.flatten(1).double().cpu(), len(x)
     unit = directions.double().expand(count, *directions.shape[-2:])
     both = torch.stack([flat[:, None] + size * unit, flat[:, None] - size * unit], 1)

@@ -100,10 +100,10 @@ def record_inversion(
 
 
 def closed_form(oracle: GaussianEps, x: Tensor, levels: Sequence[Level]) -> Trajectory:
-    """Return the exact trajectory of a Gaussian image law from the same start (P1, P2).
+    """Return the exact trajectory of a Gaussian image law from the same start.
 
-    P1 is ``Gaussian.transport`` (Wang & Vastola, arXiv 2303.02490); P2 the posterior mean on it,
-    a Wiener filter in each mode.
+    The states are those of ``Gaussian.transport``, the predicted images the posterior mean at
+    each of them, a Wiener filter in each mode (Wang & Vastola, arXiv 2303.02490).
 
     Args:
         oracle: The exact network of the law.

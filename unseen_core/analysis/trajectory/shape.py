@@ -28,7 +28,7 @@ class Residuals:
     Attributes:
         plane: Of a state, outside the plane of first and last state.
         rotation: |x_k - r_k|² / |x_k|² with the rotation r_k = a_k x_0 + s_k x_T.
-        size: |r_k| / |x_k|, not squared: above 1 where the rotation is too long (P3).
+        size: |r_k| / |x_k|, not squared: above 1 where the rotation is too long.
         pair: Of the image x_0, outside the plane of x_T and x_k.
         span: Of the image x_0, outside the span of all states down to x_k.
         norm: |x_k|, not a share.
@@ -125,7 +125,7 @@ def residuals(states: Tensor, levels: Sequence[Level], schedule: Schedule) -> Re
 
 
 def rotation_ratio(variances: Tensor, schedule: Schedule, level: Level) -> Tensor:
-    """Return (a sqrt(λ) + s) / sqrt(a² λ + s²), in [1, sqrt(2)] (P3), shape of ``variances``.
+    """Return (a sqrt(λ) + s) / sqrt(a² λ + s²), in [1, sqrt(2)], shape of ``variances``.
 
     The length of the rotation over that of the exact state along a mode of variance λ, for a
     start at pure noise.

@@ -90,8 +90,8 @@ def emergence_table(
 ) -> tuple[pd.DataFrame, dict[str, object]]:
     """Return a row per group of modes, and how well the predicted order is the measured one.
 
-    ``predicted`` is P4, ``exact_run`` what the closed form's runs give on the same grid and
-    starts, ``measured`` the network's, with a 95 % bootstrap interval over runs.
+    ``predicted`` is `predicted_levels`, ``exact_run`` what the closed form's runs give on the same
+    grid and starts, ``measured`` the network's, with a 95 % bootstrap interval over runs.
 
     Args:
         energy: Of predicted images along the groups, (n, nodes, groups).
@@ -135,7 +135,7 @@ def gains_table(
     features: Tensor,
     schedule: Schedule,
 ) -> tuple[pd.DataFrame, dict[str, object]]:
-    """Return a row per level and direction, and how near the gains are to P5.
+    """Return a row per level and direction, and how near the gains are to `predicted_gain`.
 
     Args:
         kicks: By level, ``gain``, ``response`` and ``distance``, (n, directions) each.

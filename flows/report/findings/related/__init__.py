@@ -1,4 +1,4 @@
-"""The claims of four related works, in the order of the page."""
+"""The claims of four related works, in the order of the index."""
 
 from collections.abc import Callable
 

@@ -49,6 +49,7 @@ def anonymises(evidence: Evidence) -> Section:
          "kernel distance (95 %)", "accuracy of a classifier trained on it", "change, RMS",
          "predicted"], full))
     body += "\n\n" + " ".join(f"{text[:1].upper()}{text[1:]}." for text in dict.fromkeys(notices))
+    body += evidence.picture(_STAGE, "Copies traced and still of use, labels saved, enlargement")
     return Section(
         "Local samples are anonymous and still of use",
         "Images are noised to a fraction of the process and denoised again. Re-identified is an "

@@ -90,7 +90,7 @@ def keeps(evidence: Evidence) -> Section:
         "and variance, inversion everything. What is kept is judged by the kernel distance to "
         "held-out images. That distance also counts what a start never had: a leak and a fit know "
         "two moments of the domain, a noised image is one of its pictures, so a violation between "
-        "these two is no error of the closed form.",
+        "these two is not an error of the closed form.",
         "distances must fall from kind to kind, beyond chance in at least one pair of cells and "
         "against it in none; refuted if one pair is the other way round.",
         body if rows else "", verdicts, missing)

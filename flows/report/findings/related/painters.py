@@ -190,8 +190,8 @@ def explained(evidence: Evidence) -> Section:
         "Explained variance of the network's predicted images, for noised images of the seen "
         "domain, by the optimal denoiser of three models of that domain: a Gaussian, its mean "
         "alone, and its stored images (the delta mixture, which remembers them). The predicted "
-        "noise is explained by anything at high noise, so it is no test. High noise is above the "
-        "level at which the first mode is predicted to emerge. Intervals over images.",
+        "noise is explained by anything at high noise, so it is not a test. High noise is above "
+        "the level at which the first mode is predicted to emerge. Intervals over images.",
         f"at every level of high noise the Gaussian's interval must lie above {EXPLAINED} and "
         "above that of the mean; refuted if it lies below one of them.",
         body if rows else "", verdicts, missing)
@@ -230,7 +230,7 @@ def skips(evidence: Evidence) -> Section:
         "Images of the seen domain from the last level; the first calls are replaced by the closed "
         "form of the Gaussian law. The difference of the kernel distance to held-out images is "
         "taken between the same noise with and without the jump. Cruder jumps, by the mean alone "
-        "or by nothing, show what the law brings. No significant change is no proof of equality: "
+        "or by nothing, show what the law brings. No significant change does not prove equality: "
         "what is smaller than the interval goes unseen.",
         f"no share up to the first one of at least {SAVED} may change the distance (an interval "
         "of the difference without 0); refuted if one does.",
