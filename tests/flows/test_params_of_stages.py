@@ -8,6 +8,7 @@ from ruamel.yaml import YAML
 from workspace import CHAIN, DOMAIN, MODEL, OTHER, ROOT, SEEN, change, fetch_all, run_stages
 
 from flows.dispatch import run_stage
+from flows.running.registry import MODULES
 from flows.settings.params import load_params
 
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]
@@ -75,7 +76,7 @@ def read_by(done, monkeypatch):
 
     def run(entry):
         stage, targets = RUNS[entry]
-        module, read = importlib.import_module(f"flows.{stage}"), set()
+        module, read = importlib.import_module(MODULES[stage]), set()
         monkeypatch.setattr(module, "load_params", lambda: Watched(load_params(), "", read))
         if stage == "analyze":
             enough_for_analyze(done)
