@@ -19,7 +19,8 @@ from flows.settings.paths import PATHS
 from unseen_core.diffusion.device import pick_device
 from unseen_core.images import pair_sheet, png_bytes
 from unseen_core.judging.features import extract
-from unseen_core.judging.judges import DomainJudge, GhostJudge, Metrics
+from unseen_core.judging.judges import DomainJudge, GhostJudge, Metrics, measure
+from unseen_core.judging.measures import Judged
 from unseen_core.store import read_pictures, write_bytes, write_frame, write_json
 
 __all__ = ["evaluate"]
@@ -53,7 +54,7 @@ def evaluate(run: Run, *, model: str, domain: str) -> dict[str, object]:
     generated = PATHS.generated(model, domain)
     drawn = {row.cell: row for row in drawn_cells(PATHS.starts(model, domain))}
 
-    def measure(cell: Cell) -> tuple[dict[str, object], pd.DataFrame]:
+    def judge_cell(cell: Cell) -> tuple[dict[str, object], pd.DataFrame]:
         if cell.sampler == REAL:
             images, ids, cost = fit_images, ids_of_fit, {}
         else:
@@ -65,15 +66,17 @@ def evaluate(run: Run, *, model: str, domain: str) -> dict[str, object]:
             metrics |= space.distances(x, draws, seed)
         said, values = judge.judge(images, features[0])
         haunted, chances = ghost_judge.judge(images, draws, seed)
+        measured = measure(Judged(images, fit_images, held_out, features[0], spaces[0].fit,
+                                  spaces[0].held_out, draws, seed))
         row = drawn.get(cell)
-        metrics |= said | haunted | {"acceptance": row and row.acceptance,
+        metrics |= said | measured | haunted | {"acceptance": row and row.acceptance,
                                      **{name: cost.get(name) for name in COSTS}}
         table = pd.DataFrame({"id": ids, "level": cell.level, "sampler": cell.sampler,
                               **values, **chances})
         return _row(model, domain, cell, row, len(images), metrics), table
 
     cells = [Cell(0, REAL), *drawn]
-    found = run.map(measure, cells, name=lambda cell: f"{model}/{domain}/{cell.key}",
+    found = run.map(judge_cell, cells, name=lambda cell: f"{model}/{domain}/{cell.key}",
                     workers=workers)
     rows, tables = [row for row, _ in found], [table for _, table in found]
     write_json(PATHS.metrics(model, domain, "json"), {"cells": rows})
