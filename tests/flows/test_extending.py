@@ -24,8 +24,8 @@ PAGE = (ROOT / "docs/extending.md").read_text("utf-8")
 BLOCK = re.compile(r"^```(?:python|yaml)\n# ([^\n]+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NEW, BELOW = re.compile(r"new file (\S+)"), re.compile(r'(\S+), after "(.+)"')
 HERE = f"--model {MODEL} --domain {DOMAIN}"
-COMMANDS = ["deps", "check", "fetch --domain stripes",
-            *(f"{stage} {HERE}" for stage in ("sample", "denoise", "select", "evaluate", "palette")),
+STAGES = ("sample", "denoise", "select", "evaluate", "palette")
+COMMANDS = ["deps", "check", "fetch --domain stripes", *(f"{stage} {HERE}" for stage in STAGES),
             "compare", "findings"]
 DRIVER = """
 import sys
