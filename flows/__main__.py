@@ -7,91 +7,13 @@ from typing import Annotated
 
 import typer
 
-from flows.commands import Domain, Model, register, stage
+from flows.commands import register
 from unseen_core.errors import UnseenError
 
 __all__ = ["main"]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="New images of a domain that a frozen diffusion model has never seen.")
-
-
-@app.command()
-def download(
-    name: Annotated[str, typer.Option(help="An entry of downloads in params.yaml.")],
-) -> None:
-    """Bring a file, or files of a hub repository, into data/downloads."""
-    stage("download", name=name)
-
-
-@app.command()
-def pretrain(
-    domain: Annotated[str | None, typer.Option(
-        help="A fetched domain: train a network on it, into data/trained.")] = None,
-) -> None:
-    """Train the embedded network and extractor from nothing, or a network on a domain."""
-    stage("pretrain", domain=domain)
-
-
-@app.command()
-def fetch(
-    model: Annotated[str | None, typer.Option(help="A model of params.yaml.")] = None,
-    domain: Annotated[str | None, typer.Option(help="Or a domain of params.yaml.")] = None,
-) -> None:
-    """Bring one checkpoint or one domain into data/source."""
-    stage("fetch", model=model, domain=domain)
-
-
-@app.command()
-def invert(
-    model: Model,
-    domain: Annotated[str | None, typer.Option(
-        help="A domain of params.yaml; without it, the images that the model has seen.")] = None,
-) -> None:
-    """Carry a domain's fit images to every mixing level."""
-    stage("invert", model=model, domain=domain)
-
-
-@app.command()
-def fit(model: Model, domain: Domain) -> None:
-    """Fit priors and envelopes to the latents."""
-    stage("fit", model=model, domain=domain)
-
-
-@app.command()
-def sample(model: Model, domain: Domain) -> None:
-    """Draw start states with every sampler."""
-    stage("sample", model=model, domain=domain)
-
-
-@app.command()
-def denoise(model: Model, domain: Domain) -> None:
-    """Turn start states into images."""
-    stage("denoise", model=model, domain=domain)
-
-
-@app.command()
-def select(model: Model, domain: Domain) -> None:
-    """Choose mixing level and sampler by the fit images alone."""
-    stage("select", model=model, domain=domain)
-
-
-@app.command()
-def evaluate(model: Model, domain: Domain) -> None:
-    """Measure the images against held-out ones."""
-    stage("evaluate", model=model, domain=domain)
-
-
-@app.command()
-def analyze(model: Model, domain: Domain) -> None:
-    """Test the claims of the paper on a domain's latents."""
-    stage("analyze", model=model, domain=domain)
-
-
-@app.command()
-def compare() -> None:
-    """Write the table over models, domains, levels and samplers, and mirror it to MLflow."""
-    stage("compare")
 
 
 @app.command()

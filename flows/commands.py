@@ -1,14 +1,20 @@
-"""The commands of the related works: their stages, and the applications on the user's folders."""
+"""The commands of the stages, made of the stages themselves, and those on the user's folders."""
 
+from collections.abc import Callable
+from inspect import Parameter, Signature
 from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from flows.running.registry import DATA_FLOW, targets_of
 from unseen_core.errors import UnseenError
 
-__all__ = ["Domain", "Model", "register", "stage"]
+__all__ = ["register", "stage"]
+
+_TARGETS = {"model": "A model of params.yaml.", "domain": "A domain of params.yaml.",
+            "name": "An entry of downloads in params.yaml."}
 
 
 def _finite(option: typer.CallbackParam, value: float) -> float:
@@ -19,8 +25,6 @@ def _finite(option: typer.CallbackParam, value: float) -> float:
     return value
 
 
-Model = Annotated[str, typer.Option(help="A model of params.yaml.")]
-Domain = Annotated[str, typer.Option(help="A domain of params.yaml.")]
 Images = Annotated[Path, typer.Argument(help="Folder or zip of images.")]
 Out = Annotated[Path, typer.Argument(help="The folder to be made.")]
 OneModel = Annotated[str | None, typer.Option(help="A fetched model; by default the first.")]
@@ -56,11 +60,6 @@ def stage(name: str, /, **targets: str | None) -> None:
     for key, value in named.items():
         known[key](value)
     run_stage(name, named)
-
-
-def applications(model: Model) -> None:
-    """Measure Boomerang's three applications on domains of params.yaml."""
-    stage("applications", model=model)
 
 
 def anonymise(
@@ -218,24 +217,24 @@ def finetune_pipeline(
     typer.echo(f"{out}: a pipeline; give it to `generate --pipeline`, with the same prompt")
 
 
-def finetune(model: Model, domain: Domain) -> None:
-    """Train copies of the network on a few fit images: the trained baseline."""
-    stage("finetune", model=model, domain=domain)
+def stage_command(name: str) -> Callable[..., None]:
+    """Return the command of a stage of dvc.yaml: the stage's keywords are its options."""
 
+    def command(**targets: str | None) -> None:
+        stage(name, **targets)
 
-def trajectory(model: Model) -> None:
-    """Compare the network's trajectories with those of a Gaussian model in closed form."""
-    stage("trajectory", model=model)
-
-
-def steer(model: Model) -> None:
-    """Skip calls in closed form, set colours, vary and search the images of a network."""
-    stage("steer", model=model)
+    words = [Parameter(key, Parameter.KEYWORD_ONLY, default=Parameter.empty if needed else None,
+                       annotation=Annotated[str if needed else str | None, typer.Option(
+                           help=_TARGETS[key])])
+             for key, needed in targets_of(name).items()]
+    command.__signature__ = Signature(words)  # type: ignore[attr-defined]
+    command.__annotations__ = {word.name: word.annotation for word in words}
+    return command
 
 
 def register(app: typer.Typer) -> None:
     """Add every command of this module to the command line."""
-    for command in (trajectory, steer, applications, finetune):
-        app.command(rich_help_panel="Stages of the related works")(command)
+    for name, does in DATA_FLOW.items():
+        app.command(name, help=does, rich_help_panel="Stages of the pipeline")(stage_command(name))
     for command in (generate, anonymise, augment, enhance, finetune_pipeline):
         app.command(rich_help_panel="On your own folders")(command)

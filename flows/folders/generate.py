@@ -37,7 +37,6 @@ from unseen_core.store import read_tensors, write_bytes
 
 __all__ = ["generate"]
 
-_LAWS = ("signal-leak", "style-noise")  # fitted to two examples or more
 _SHEET, _COLUMNS = 64, 8
 
 
@@ -67,9 +66,10 @@ def generate(run: Run, *, request: str) -> dict[str, object]:
                           negative=asked.negative, guidance=asked.guidance, device=device)
     source = read_images(params, asked.images, opened.size, run)
     tuned = tuned_noise(asked)
-    if asked.sampler in _LAWS and tuned is None and len(source) < 2:
-        raise UnseenError(f"{asked.images} has one image; --sampler {asked.sampler} needs 2 or "
-                          "more")
+    if tuned is None and len(source) < sampler.fewest:
+        found = "one image" if len(source) == 1 else f"{len(source)} images"
+        raise UnseenError(f"{asked.images} has {found}; --sampler {asked.sampler} needs "
+                          f"{sampler.fewest} or more")
     level = level_of(asked, opened.network.schedule, tuned)
     schedule = opened.network.schedule
     grid = schedule.grid(asked.steps, level, spacing=params.solver.spacing) if level else (0,)

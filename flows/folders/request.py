@@ -10,12 +10,12 @@ from ruamel.yaml import YAML, YAMLError
 from flows.settings.sections import Section
 from unseen_core.errors import UnseenError
 from unseen_core.schedule import Schedule
-from unseen_core.starts import StartSampler, build_sampler
+from unseen_core.starts import STARTS, StartSampler, build_sampler
 
 __all__ = ["ALONE", "NOISE", "Request", "all_settings", "level_of", "read_settings", "sampler_of",
            "tuned_noise"]
 
-ALONE = ("signal-leak", "boomerang", "style-noise", "noise")
+ALONE = tuple(name for name, kind in STARTS.items() if kind.needs == "images")
 """Samplers that need clean images alone: no latents, no fitted prior, no law of the seen domain."""
 NOISE = "noise.safetensors"
 """In a tuned pipeline's folder: the law of the noise that it starts from."""
@@ -107,7 +107,7 @@ def level_of(asked: Request, schedule: Schedule, tuned: Path | None) -> int:
         UnseenError: If a level is missing, out of range or not the tuned one.
     """
     if asked.level is None:
-        if asked.sampler not in ("noise", "style-noise"):
+        if not STARTS[asked.sampler].from_noise:
             raise UnseenError(f"--sampler {asked.sampler} needs --level, 0 to {schedule.top}; "
                               "higher ones leave more to the network")
         return schedule.top

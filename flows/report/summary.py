@@ -6,6 +6,7 @@ import pandas as pd
 
 from flows.settings.cells import REAL
 from flows.settings.params import Params
+from unseen_core.starts import STARTS
 
 __all__ = ["summarise", "summarise_selections"]
 
@@ -28,7 +29,7 @@ def summarise(
              "|---|---|---|---|---|---|---|"]
     pixels = {name for name, s in params.samplers.items() if s.space == "pixels"}
     plain = {name for name, s in params.samplers.items()
-             if s.sampler in ("noise", "prior", "slerp") and s.space == "latents"}
+             if STARTS[s.sampler].summarised and s.space == "latents"}
     for name, cell in best.items():
         model, _, domain = name.partition("/")
         rows = table[(table["model"] == model) & (table["domain"] == domain)]

@@ -14,10 +14,10 @@ __all__ = ["ROOT", "code_of", "is_code", "modules_of", "stage_of", "write_code_d
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # They decide how a stage is configured, run and recorded, never a byte of what it writes:
-# parameters have their own place in dvc.yaml.
+# parameters, names of extractors among them, have their own place in dvc.yaml.
 _ORCHESTRATION = ("flows/__init__.py", "flows/mlflow/", "flows/prefect/", "flows/running/",
                   "flows/settings/", "unseen_core/__init__.py", "unseen_core/errors.py",
-                  "unseen_core/types.py")
+                  "unseen_core/judging/__init__.py", "unseen_core/types.py")
 # What it writes is fixed by a hash or a commit in params.yaml: no change of code fetches it again.
 _FIXED = "download"
 _WIDTH = 120  # columns of dvc.yaml

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from flows.running.code import ROOT, modules_of
+from flows.running.code import ROOT, code_of
 from flows.settings.paths import PATHS
 from unseen_core.store import Scratch, file_hash, fingerprint, folder_hash
 
@@ -23,11 +23,12 @@ def scratch(
 ) -> tuple[Scratch, str]:
     """Return the scratch folder of a stage's output, and its fingerprint.
 
-    The fingerprint covers what decides the bytes: the inputs, the settings, the code that the
-    stage imports, torch, the device type and the number of threads.
+    The fingerprint covers what decides the bytes: the inputs, the settings, the code that
+    dvc.yaml names for the stage, torch, the device type and the number of threads.
     """
     hashes = [_hash_of(path.resolve(), _stamps(path.resolve())) for path in inputs]
-    code = [file_hash(ROOT / name) for name in modules_of(stage)]
+    code = [file_hash(file) for name in code_of(stage)
+            for file in sorted((ROOT / name).rglob("*.py")) or [ROOT / name]]
     mark = fingerprint({
         "stage": stage,
         "inputs": hashes,

@@ -1,25 +1,21 @@
 """The cells of a model and domain: one per level and sampler."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from flows.settings.params import Params, Sampler
 from unseen_core.errors import UnseenError
-from unseen_core.starts import Geometric, Prior, Slerp, StartSampler, build_sampler
+from unseen_core.starts import STARTS, StartSampler, build_sampler
 from unseen_core.store import read_json
 
-__all__ = ["COSTS", "REAL", "Cell", "each_cell", "every_sampler", "load_cost",
+__all__ = ["COSTS", "REAL", "Cell", "candidate_cells", "each_cell", "every_sampler", "load_cost",
            "load_training"]
 
 REAL = "real"
 """The row of the fit images themselves: the floor of the distances, and no novelty at all."""
 COSTS = ("calls", "seconds", "training_seconds", "training_steps", "training_images")
 """What a cell cost; a frozen network has not been trained for it."""
-
-# Which setting of which sampler names a fitted prior.
-_PRIORS: Mapping[type[StartSampler], str] = {Prior: "kind", Geometric: "proposal",
-                                             Slerp: "partner"}
 
 
 @dataclass(frozen=True)
@@ -60,9 +56,10 @@ def each_cell(params: Params) -> Iterator[Cell]:
 def _own_levels(params: Params, name: str, sampler: Sampler) -> list[int]:
     """Return the levels at which a sampler starts a fine-tuned network."""
     tuned = [f"{key}/{steps}" for key, entry in params.finetune.items() for steps in entry.steps]
-    if sampler.sampler not in ("noise", "style-noise") or sampler.space == "pixels":
+    fit = [key for key, kind in STARTS.items() if kind.from_noise]
+    if sampler.sampler not in fit or sampler.space == "pixels":
         raise UnseenError(f"samplers.{name}.network: a fine-tuned network starts from noise; use "
-                          "sampler noise or style-noise, in latents")
+                          f"sampler {' or '.join(fit)}, in latents")
     if sampler.network not in tuned:
         raise UnseenError(f"samplers.{name}.network: {sampler.network!r} is not among the networks "
                           f"of finetune ({', '.join(tuned) or 'none'})")
@@ -80,12 +77,29 @@ def every_sampler(params: Params) -> dict[str, StartSampler]:
     """
     built = {name: build_sampler(name, s.settings()) for name, s in params.samplers.items()}
     for name, sampler in built.items():
-        for kind_of, setting in _PRIORS.items():
-            kind = getattr(sampler, setting) if isinstance(sampler, kind_of) else None
-            if kind not in (None, "blend", "reference", *params.fit.kinds):
-                raise UnseenError(f"samplers.{name}.{setting}: {kind!r} is not in fit.kinds "
-                                  f"({', '.join(params.fit.kinds)})")
+        if sampler.prior not in (None, *params.fit.kinds):
+            raise UnseenError(f"samplers.{name}.{sampler.prior_field}: {sampler.prior!r} is not in "
+                              f"fit.kinds ({', '.join(params.fit.kinds)})")
     return built
+
+
+def candidate_cells(params: Params) -> list[Cell]:
+    """Return the cells that ``select`` compares: latent cells of samplers that are `selectable`.
+
+    With the samplers there are, those are ``geometric`` with proposal ``blend``, ``slerp`` with
+    partner ``reference``, and ``bands``. Left out are ``noise`` and ``prior``, which name no
+    parents, ``reconstruction``, which copies, and every sampler that draws of a prior: it is
+    fitted to all fit images, so each of them has earned its likeness to the draw, as with
+    ``signal-leak`` and ``style-noise``. ``teleport`` knows no fit image, and ``boomerang``
+    varies a single one, as ``reconstruction`` with fresh noise does. Pixel-space cells have no
+    level to choose, and what starts a fine-tuned network names no parents.
+
+    Raises:
+        UnseenError: If a sampler's settings are wrong.
+    """
+    built = every_sampler(params)
+    return [cell for cell in each_cell(params)
+            if params.samplers[cell.sampler].space == "latents" and built[cell.sampler].selectable]
 
 
 def load_cost(folder: Path, cell: Cell) -> dict[str, float]:

@@ -2,7 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from unseen_core.judging import EXTRACTORS
 
 __all__ = ["Analyze", "Architecture", "Compare", "Compute", "Count", "Denoise", "Domain",
            "Evaluate", "Extractor", "Fit", "Images", "Invert", "Model", "Name", "Pipeline",
@@ -12,7 +14,16 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Count = Annotated[int, Field(ge=1)]
 Batch = Count | Literal["auto"]
 Precision = Literal["float32", "bf16"]
-Judge = Literal["features32", "pixels", "projections", "inception", "squeezenet"]
+
+
+def _known_extractor(name: str) -> str:
+    """Refuse a name that no extractor has."""
+    if name not in EXTRACTORS:
+        raise ValueError(f"no such extractor; use one of {', '.join(EXTRACTORS)}")
+    return name
+
+
+ExtractorName = Annotated[Name, AfterValidator(_known_extractor)]
 
 
 class Section(BaseModel):
@@ -156,7 +167,7 @@ class Extractor(Section):
 class Evaluate(Section):
     """The judges and the bootstrap."""
 
-    extractors: dict[Judge, Extractor] = Field(min_length=1)
+    extractors: dict[ExtractorName, Extractor] = Field(min_length=1)
     draws: Annotated[int, Field(ge=100)]
 
 

@@ -9,13 +9,13 @@ from safetensors.torch import save_file
 
 from flows.loading.frozen import load_frozen, load_tuned
 from flows.loading.grid import grid_of
-from flows.loading.starts import load_starts, rows_of_parts
+from flows.loading.starts import drawn_cells, load_starts, rows_of_parts
 from flows.running.batch import settle_batch
 from flows.running.cores import share_cores
 from flows.running.registry import stage
 from flows.running.resume import scratch
 from flows.running.run import Run
-from flows.settings.cells import Cell, each_cell, load_training
+from flows.settings.cells import Cell, load_training
 from flows.settings.params import load_params
 from flows.settings.paths import PATHS
 from unseen_core.diffusion.batch import naming_memory
@@ -65,15 +65,16 @@ def denoise(run: Run, *, model: str, domain: str) -> dict[str, object]:
     device = pick_device(params.compute.device)
     workers = share_cores(params, device)
     starts = PATHS.starts(model, domain)
+    drawn = drawn_cells(starts)
     cells = {cell: [_Part(cell, *part) for part in enumerate(rows_of_parts(starts, cell))]
-             for cell in each_cell(params)}
+             for cell in (row.cell for row in drawn)}
     pictures = PATHS.domain(domain) / "fit.parquet"
     fit_images, fit_frame = read_pictures(pictures)
     fit_ids = fit_frame["id"].tolist()
     network, weights = load_frozen(model, device=device, precision=params.denoise.precision)
     grid = grid_of(network, params)
     batch = settle_batch(params.denoise.batch, network, weights)
-    tuned = {cell: name for cell in cells if (name := params.samplers[cell.sampler].network)}
+    tuned = {row.cell: row.network for row in drawn if row.network}
     folders = {cell: PATHS.finetuned(model, domain) / name for cell, name in tuned.items()}
     inputs = [starts, pictures, *PATHS.network(model), *sorted({*folders.values()})]
     settings = {"cells": f"{model}/{domain}", "grid": list(grid), "seed": params.seed,

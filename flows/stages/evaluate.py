@@ -1,6 +1,7 @@
 """Stage ``evaluate``: every cell against images that nothing before it has read."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -8,17 +9,19 @@ from PIL import Image
 from torch import Tensor
 
 from flows.loading.judge import load_spaces
+from flows.loading.starts import DrawnCell, drawn_cells
 from flows.running.cores import share_cores
 from flows.running.registry import stage
 from flows.running.run import Run
-from flows.settings.cells import COSTS, REAL, Cell, each_cell, load_cost
-from flows.settings.params import Params, load_params
+from flows.settings.cells import COSTS, REAL, Cell, load_cost
+from flows.settings.params import load_params
 from flows.settings.paths import PATHS
 from unseen_core.diffusion.device import pick_device
 from unseen_core.images import pair_sheet, png_bytes
 from unseen_core.judging.features import extract
-from unseen_core.judging.judges import DomainJudge, GhostJudge, Metrics
-from unseen_core.store import read_json, read_pictures, write_bytes, write_frame, write_json
+from unseen_core.judging.judges import DomainJudge, GhostJudge, Metrics, measure
+from unseen_core.judging.measures import Judged
+from unseen_core.store import read_pictures, write_bytes, write_frame, write_json
 
 __all__ = ["evaluate"]
 
@@ -49,10 +52,9 @@ def evaluate(run: Run, *, model: str, domain: str) -> dict[str, object]:
     judge = DomainJudge.of(spaces[0], fit_images, held_out, seen, ids_of_fit)
     ghost_judge = GhostJudge.of(fit_images, held_out, seed)
     generated = PATHS.generated(model, domain)
-    starts = read_json(PATHS.starts(model, domain) / "report.json")
-    accepted = {row["cell"]: row["acceptance"] for row in starts["cells"]}
+    drawn = {row.cell: row for row in drawn_cells(PATHS.starts(model, domain))}
 
-    def measure(cell: Cell) -> tuple[dict[str, object], pd.DataFrame]:
+    def judge_cell(cell: Cell) -> tuple[dict[str, object], pd.DataFrame]:
         if cell.sampler == REAL:
             images, ids, cost = fit_images, ids_of_fit, {}
         else:
@@ -64,14 +66,17 @@ def evaluate(run: Run, *, model: str, domain: str) -> dict[str, object]:
             metrics |= space.distances(x, draws, seed)
         said, values = judge.judge(images, features[0])
         haunted, chances = ghost_judge.judge(images, draws, seed)
-        metrics |= said | haunted | {"acceptance": accepted.get(cell.key),
+        measured = measure(Judged(images, fit_images, held_out, features[0], spaces[0].fit,
+                                  spaces[0].held_out, draws, seed))
+        row = drawn.get(cell)
+        metrics |= said | measured | haunted | {"acceptance": row and row.acceptance,
                                      **{name: cost.get(name) for name in COSTS}}
         table = pd.DataFrame({"id": ids, "level": cell.level, "sampler": cell.sampler,
                               **values, **chances})
-        return _row(params, model, domain, cell, len(images), metrics), table
+        return _row(model, domain, cell, row, len(images), metrics), table
 
-    cells = [Cell(0, REAL), *each_cell(params)]
-    found = run.map(measure, cells, name=lambda cell: f"{model}/{domain}/{cell.key}",
+    cells = [Cell(0, REAL), *drawn]
+    found = run.map(judge_cell, cells, name=lambda cell: f"{model}/{domain}/{cell.key}",
                     workers=workers)
     rows, tables = [row for row, _ in found], [table for _, table in found]
     write_json(PATHS.metrics(model, domain, "json"), {"cells": rows})
@@ -83,27 +88,24 @@ def evaluate(run: Run, *, model: str, domain: str) -> dict[str, object]:
     title = (f"{model} {domain} | beside: nearest fit image by {spaces[0].extractor.name}; "
              f"copies are nearer than {natural.threshold:.3g}, no held-out image is nearer than "
              f"{natural.least:.3g}")
-    nearest = _nearest_pairs(params, model, domain, list(zip(cells, tables, strict=True)),
-                             dict(zip(ids_of_fit, fit_images, strict=True)), title)
+    made = list(zip(cells, tables, strict=True))[1:]
+    # What repeats the fit images is near them by intent; it is shown only where nothing else is.
+    shown = [(cell, table) for cell, table in made if not drawn[cell].repeats] or made
+    nearest = _nearest_pairs(generated, shown, dict(zip(ids_of_fit, fit_images, strict=True)),
+                             title)
     write_bytes(PATHS.metrics(model, domain, "png"), png_bytes(nearest))
     return {"cells": len(rows), "held_out": len(held_out)}
 
 
 def _nearest_pairs(
-    params: Params, model: str, domain: str, tables: Sequence[tuple[Cell, pd.DataFrame]],
-    fit: dict[str, Tensor], title: str,
+    generated: Path, shown: Sequence[tuple[Cell, pd.DataFrame]], fit: dict[str, Tensor],
+    title: str,
 ) -> Image.Image:
-    """Return a sheet with a row per cell: its images nearest to a fit image, nearest first.
-
-    Reconstructions are near their fit images by intent; they are shown only where nothing else is.
-    """
-    made = [(cell, table) for cell, table in tables if cell.sampler != REAL]
-    shown = [(cell, table) for cell, table in made
-             if params.samplers[cell.sampler].sampler != "reconstruction"] or made
+    """Return a sheet with a row per cell: its images nearest to a fit image, nearest first."""
     columns = min(_PAIRS, *(len(table) for _, table in shown))
     left, right, captions = [], [], []
     for cell, table in shown:
-        images, _ = read_pictures(PATHS.generated(model, domain) / f"{cell.key}.parquet")
+        images, _ = read_pictures(generated / f"{cell.key}.parquet")
         first = table.sort_values("nearest_fit_feature", kind="stable")[:columns]
         left.append(images[first.index.tolist()])
         right += [fit[name] for name in first["nearest_fit_id"]]
@@ -116,13 +118,12 @@ def _nearest_pairs(
 
 
 def _row(
-    params: Params, model: str, domain: str, cell: Cell, count: int, metrics: Metrics
+    model: str, domain: str, cell: Cell, drawn: DrawnCell | None, count: int, metrics: Metrics
 ) -> dict[str, object]:
     """Return a cell as the metrics file, the table and MLflow have it."""
-    sampler = params.samplers.get(cell.sampler)
-    settings = sampler.settings() if sampler else {}
-    if sampler and sampler.network:
-        settings["network"] = sampler.network
+    settings = dict(drawn.settings) if drawn else {}
+    if drawn and drawn.network:
+        settings["network"] = drawn.network
     sheet = PATHS.generated(model, domain) / f"{cell.key}.png"
     return {
         "model": model, "domain": domain, "level": cell.level, "sampler": cell.sampler,

@@ -14,13 +14,19 @@ from flows.loading.source_law import load_source, source_file
 from flows.loading.starts import _part
 from flows.running.registry import stage
 from flows.running.run import Run
-from flows.settings.cells import Cell, each_cell, every_sampler, load_training
+from flows.settings.cells import (
+    Cell,
+    candidate_cells,
+    each_cell,
+    every_sampler,
+    load_training,
+)
 from flows.settings.params import load_params
 from flows.settings.paths import PATHS
 from unseen_core.laws.references import References
 from unseen_core.rng import Streams
 from unseen_core.schedule import load_schedule
-from unseen_core.starts import StartContext, Teleport
+from unseen_core.starts import StartContext
 from unseen_core.store import write_json, write_with
 
 __all__ = ["sample"]
@@ -35,6 +41,9 @@ def sample(run: Run, *, model: str, domain: str) -> dict[str, object]:
     a matter of memory and never of what is drawn. The streams depend on seed, domain and level
     but not on the sampler, so samplers are compared on common random numbers.
 
+    ``report.json`` has a row for every cell, in the order of params.yaml: how it was drawn, and
+    what later stages must know of its sampler (see `flows.loading.starts.drawn_cells`).
+
     Raises:
         UnseenError: For an unknown sampler or setting, one that accepts no candidate, or a
             fine-tuned network at a level that its schedule has not.
@@ -47,8 +56,8 @@ def sample(run: Run, *, model: str, domain: str) -> dict[str, object]:
     shutil.rmtree(out, ignore_errors=True)
     contexts: dict[int, StartContext] = {}
     source_file(model)  # missed at once, whichever samplers there are
-    teleports = any(isinstance(samplers[cell.sampler], Teleport) for cell in cells)
-    source = load_source(model) if teleports else None
+    lawful = any(samplers[cell.sampler].needs == "law" for cell in cells)
+    source = load_source(model) if lawful else None
 
     @cache
     def images(count: int, shape: tuple[int, ...]) -> References:
@@ -74,7 +83,7 @@ def sample(run: Run, *, model: str, domain: str) -> dict[str, object]:
         context = (context_at(cell.level) if network is None
                    else _tuned(context_at(0), cell, PATHS.finetuned(model, domain) / network))
         count, size = params.sample.count, params.sample.part_size
-        if params.samplers[cell.sampler].sampler == "reconstruction":
+        if samplers[cell.sampler].repeats:
             count = min(count, context.references.count)
         drawn = []
         for part, first in enumerate(range(0, count, size)):
@@ -84,11 +93,18 @@ def sample(run: Run, *, model: str, domain: str) -> dict[str, object]:
             tensors = {"x": starts.x.contiguous(), "parents": starts.parents.contiguous()}
             write_with(_part(out, cell, part), lambda path, t=tensors: save_file(t, path))
             drawn.append(_Drawn(len(ids), starts.proposed, starts.passed, starts.eta))
-        return {"cell": cell.key, "level": cell.level, **_summary(drawn)}
+        return _summary(drawn)
 
-    cells.sort(key=lambda cell: cell.level)
-    reports = run.map(draw, cells, name=lambda cell: f"{model}/{domain}/{cell.key}")
-    write_json(out / "report.json", {"cells": reports})
+    by_level = sorted(cells, key=lambda cell: cell.level)
+    reports = dict(zip(by_level, run.map(
+        draw, by_level, name=lambda cell: f"{model}/{domain}/{cell.key}"), strict=True))
+    candidates = candidate_cells(params)
+    write_json(out / "report.json", {"cells": [
+        {"cell": cell.key, "level": cell.level, "sampler": cell.sampler,
+         "settings": section.settings(), "space": section.space, "network": section.network,
+         "candidate": cell in candidates, "repeats": samplers[cell.sampler].repeats,
+         **reports[cell]}
+        for cell in cells for section in [params.samplers[cell.sampler]]]})
     return {"cells": len(cells)}
 
 

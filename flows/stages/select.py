@@ -8,21 +8,21 @@ import torch
 from torch import Tensor
 
 from flows.loading.judge import first_extractor
+from flows.loading.starts import drawn_cells
 from flows.report.plots.selection import plot_selection
 from flows.running.registry import stage
 from flows.running.run import Run
-from flows.settings.cells import Cell, each_cell, every_sampler, load_cost
-from flows.settings.params import Params, load_params
+from flows.settings.cells import Cell, load_cost
+from flows.settings.params import load_params
 from flows.settings.paths import PATHS
 from unseen_core.diffusion.device import pick_device
 from unseen_core.errors import UnseenError
 from unseen_core.judging.features import extract
 from unseen_core.judging.selection import Candidate, Choice, choose
-from unseen_core.starts import Bands, Geometric, Slerp, StartSampler
 from unseen_core.store import read_pictures, write_bytes, write_json
 from unseen_core.types import FeatureExtractor
 
-__all__ = ["candidate_cells", "select"]
+__all__ = ["select"]
 
 _COLUMNS = ["level", "sampler", "criterion", "low", "high", "novelty", "diversity", "admissible",
             "frontier", "share", "calls", "chosen"]
@@ -34,7 +34,7 @@ def select(run: Run, *, model: str, domain: str) -> dict[str, object]:
 
     Held-out images are never read: the criterion compares a cell's images with the fit images
     that are not their parents, see ``unseen_core.judging.selection.choose``.
-    ``candidate_cells`` says which cells may be compared so. The first of
+    ``flows.settings.cells.candidate_cells`` says which cells may be compared so. The first of
     ``evaluate.extractors`` judges.
 
     Without a candidate, or without one that reaches ``select.novelty`` and ``select.diversity``,
@@ -50,7 +50,7 @@ def select(run: Run, *, model: str, domain: str) -> dict[str, object]:
     images, frame = read_pictures(PATHS.domain(domain) / "fit.parquet")
     rows = {key: row for row, key in enumerate(frame["id"])}
     folder = PATHS.generated(model, domain)
-    cells = candidate_cells(params)
+    cells = [drawn.cell for drawn in drawn_cells(PATHS.starts(model, domain)) if drawn.candidate]
     candidates = run.map(lambda cell: _candidate(folder, cell, rows, extractor), cells,
                          name=lambda cell: f"{model}/{domain}/{cell.key}")
     choice = Choice(None, 0.0, "no cell of params.yaml may be compared; add a sampler geometric "
@@ -72,36 +72,6 @@ def select(run: Run, *, model: str, domain: str) -> dict[str, object]:
     plot_selection(table, report, PATHS.selection(model, domain, "png"))
     write_json(PATHS.selection(model, domain, "json"), report)
     return {"candidates": len(cells), "chosen": choice.chosen}
-
-
-def candidate_cells(params: Params) -> list[Cell]:
-    """Return the cells whose images are functions of their named parents and of noise alone.
-
-    Those are latent cells of samplers ``geometric`` with proposal ``blend``, ``slerp`` with
-    partner ``reference``, and ``bands``. Left out are ``noise`` and ``prior``, which name no
-    parents, ``reconstruction``, which copies, and every sampler that draws of a prior: it is
-    fitted to all fit images, so each of them has earned its likeness to the draw, as with
-    ``signal-leak`` and ``style-noise``. ``teleport`` knows no fit image, and ``boomerang``
-    varies a single one, as ``reconstruction`` with fresh noise does. Pixel-space
-    cells have no level to choose, and what starts a fine-tuned network names no parents.
-
-    A weak leak stays: shell, mean and envelope are taken from all fit images, each of which
-    has a share of order 1/N in them.
-
-    Raises:
-        UnseenError: If a sampler's settings are wrong.
-    """
-    built = every_sampler(params)
-    return [cell for cell in each_cell(params)
-            if params.samplers[cell.sampler].space == "latents" and _blends(built[cell.sampler])]
-
-
-def _blends(sampler: StartSampler) -> bool:
-    """Say whether a sampler makes start states of named references and noise alone."""
-    match sampler:
-        case Geometric(proposal="blend") | Slerp(partner="reference") | Bands():
-            return True
-    return False
 
 
 def _candidate(

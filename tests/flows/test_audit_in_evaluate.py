@@ -112,6 +112,7 @@ def test_the_sheet_shows_the_nearest_pairs_first(planted: tuple[Tensor, list[str
 
 def test_a_sheet_of_reconstructions_where_there_is_nothing_else(done: Path) -> None:
     change(done, "samplers", to={"reconstruction": SAMPLERS["reconstruction"]})
+    run_stages(["sample"])
     evaluated(DOMAIN)
     with Image.open(Path(f"data/metrics/{MODEL}/{DOMAIN}.png")) as sheet:
         assert sheet.height == 16 + 80 * len(load_params().levels)

@@ -17,9 +17,8 @@ from flows.loading.frozen import load_tuned
 from flows.report.plots.training import training
 from flows.running.registry import STAGES, find_stage
 from flows.running.run import DirectRun
-from flows.settings.cells import Cell, each_cell
+from flows.settings.cells import Cell, candidate_cells, each_cell
 from flows.settings.params import load_params
-from flows.stages.select import candidate_cells
 from unseen_core.diffusion.denoiser import load_model
 from unseen_core.diffusion.transport import denoise
 from unseen_core.errors import UnseenError

@@ -127,7 +127,7 @@ def test_a_tuned_pipeline_starts_from_its_own_noise(project, command):
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    (("--model", MODEL, "--sampler", "teleport"), "use one of signal-leak, boomerang"),
+    (("--model", MODEL, "--sampler", "teleport"), "use one of noise, signal-leak, boomerang"),
     (("--model", MODEL), "needs --level"),
     (("--model", MODEL, "--level", 2000), "use 0 to 1000"),
     (("--level", -1), "use 0 to 1000"),

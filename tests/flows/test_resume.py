@@ -22,6 +22,7 @@ from workspace import (
     run_stages,
 )
 
+from flows.running import code, resume
 from unseen_core.errors import UnseenError
 
 OUT = Path("data/latents", MODEL, DOMAIN)
@@ -172,3 +173,23 @@ def test_another_image_begins_anew(stopped, carried):
     fetch_all((DOMAIN, SEEN))
     run_stages(["invert"])
     assert sum(carried) == 8
+
+
+def test_unfinished_work_is_of_the_code_that_dvc_watches(tmp_path, monkeypatch):
+    for package in ("flows", "unseen_core"):
+        shutil.copytree(ROOT / package, tmp_path / package,
+                        ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.chdir(tmp_path)
+    for module in (code, resume):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+
+    def mark():
+        return resume.scratch("finetune", [], {}, "cpu")[1]
+
+    before = mark()
+    # A new extractor is imported by its name alone, which no search of imports finds.
+    (tmp_path / "unseen_core/judging/mine.py").write_text('"""Mine."""\n')
+    assert mark() != before
+    after = mark()
+    (tmp_path / "unseen_core/analysis/mine.py").write_text('"""No part of the stage."""\n')
+    assert mark() == after

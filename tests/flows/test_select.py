@@ -13,8 +13,8 @@ from workspace import DOMAIN, MODEL, OTHER, SAMPLERS, change, parameters
 from flows.dispatch import run_stage
 from flows.report.choice import judge_selections
 from flows.report.summary import summarise_selections
-from flows.settings.params import Params
-from flows.stages.select import candidate_cells
+from flows.settings.cells import candidate_cells
+from flows.settings.params import Params, load_params
 from unseen_core.errors import UnseenError
 from unseen_core.store import read_pictures, write_pictures
 
@@ -111,7 +111,10 @@ def test_no_admissible_cell_is_told_and_is_no_failure(planted, key, threshold, c
 
 
 def test_no_candidate_at_all_is_told_and_is_no_failure(planted, caplog):
-    change(planted, "samplers", to={name: SAMPLERS[name] for name in ("noise", "pixel-blend")})
+    file = Path("data/starts", MODEL, DOMAIN, "report.json")
+    cells = json.loads(file.read_text())["cells"]
+    file.write_text(json.dumps(
+        {"cells": [row for row in cells if row["sampler"] in ("noise", "pixel-blend")]}))
     caplog.set_level(logging.WARNING, logger="unseen")
     report, table, plot = select()
     assert report["chosen"] is None and report["cells"] == [] and report["candidates"] == 0
@@ -135,6 +138,13 @@ def test_only_blends_of_named_parents_are_candidates():
         b={"sampler": "slerp", "partner": "isotropic"},
         c={"sampler": "bands", "space": "pixels"},
     ) == []
+
+
+def test_the_report_of_sample_names_the_candidates(done):
+    cells = json.loads(Path("data/starts", MODEL, DOMAIN, "report.json").read_text())["cells"]
+    assert [row["cell"] for row in cells if row["candidate"]] == [
+        cell.key for cell in candidate_cells(load_params())]
+    assert {row["sampler"] for row in cells if row["repeats"]} == {"reconstruction"}
 
 
 def test_parents_of_another_split_are_named(planted):

@@ -1,1 +1,14 @@
-"""How near generated images are to real ones, and how new."""
+"""What judges images: feature extractors, distances, novelty, probes; nothing here makes images."""
+
+from collections.abc import Mapping
+
+__all__ = ["EXTRACTORS"]
+
+EXTRACTORS: Mapping[str, str] = {
+    "features32": "features:Features32",
+    "pixels": "features:Pixels",
+    "projections": "features:RandomProjections",
+    "inception": "extractors:Inception",
+    "squeezenet": "extractors:SqueezeNet",
+}
+"""Name in params.yaml to module and class; text, so that params.yaml is checked without torch."""

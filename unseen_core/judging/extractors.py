@@ -1,6 +1,7 @@
 """Extractors by name; the only module that imports clean-fid and torchvision."""
 
 import hashlib
+import importlib
 import warnings
 from pathlib import Path
 
@@ -10,12 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unseen_core.errors import UnseenError
-from unseen_core.judging.features import Features32, Pixels, RandomProjections
+from unseen_core.judging import EXTRACTORS
 from unseen_core.types import FeatureExtractor
 
-__all__ = ["EXTRACTORS", "Inception", "SqueezeNet", "load_extractor", "metric_names"]
+__all__ = ["Inception", "SqueezeNet", "load_extractor", "metric_names"]
 
-EXTRACTORS = ("features32", "pixels", "projections", "inception", "squeezenet")
 _INCEPTION_FILE = "inception-2015-12-05.pt"
 
 
@@ -35,6 +35,10 @@ def load_extractor(
 ) -> FeatureExtractor:
     """Build a feature extractor; nothing is ever downloaded here.
 
+    A class with ``load(weights, device)`` is read from files. Its ``hashed`` names the file in the
+    folder ``weights`` whose hash may be checked; without it ``weights`` is one file, whose hash
+    must be given. Any other class is built without arguments.
+
     Args:
         name: One of ``EXTRACTORS``.
         weights: Folder of ``features32``, TorchScript file of ``inception`` (which clean-fid
@@ -49,23 +53,23 @@ def load_extractor(
         UnseenError: If the name is unknown, the weights are missing or unreadable, or the hash
             is missing or another.
     """
-    if name == "pixels":
-        return Pixels()
-    if name == "projections":
-        return RandomProjections()
     if name not in EXTRACTORS:
         raise UnseenError(f"extractor {name!r} is unknown; choose one of {', '.join(EXTRACTORS)}")
+    module, _, title = EXTRACTORS[name].partition(":")
+    kind = getattr(importlib.import_module(f"unseen_core.judging.{module}"), title)
+    if not hasattr(kind, "load"):
+        return kind()
     if weights is None:
         raise UnseenError(
             f"extractor {name} needs weights; give their path, or choose features32, "
             "pixels or projections"
         )
-    if name == "features32":
-        if sha256 is not None:
-            _check_hash(weights / "model.safetensors", sha256)
-        return Features32.load(weights, device)
-    _check_hash(weights, sha256)
-    return Inception(weights, device) if name == "inception" else SqueezeNet(weights, device)
+    inside = getattr(kind, "hashed", None)
+    if inside is None:
+        _check_hash(weights, sha256)
+    elif sha256 is not None:
+        _check_hash(weights / inside, sha256)
+    return kind.load(weights, device)
 
 
 def _check_hash(path: Path, expected: str | None) -> None:
@@ -97,6 +101,11 @@ class Inception:
 
     name = "inception"
     dimension = 2048
+
+    @classmethod
+    def load(cls, weights: Path, device: str = "cpu") -> "Inception":
+        """Read the weights; see the constructor."""
+        return cls(weights, device)
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
         """Load the TorchScript archive; its hash must have been checked.
@@ -142,6 +151,11 @@ class SqueezeNet:
 
     name = "squeezenet"
     dimension = 512
+
+    @classmethod
+    def load(cls, weights: Path, device: str = "cpu") -> "SqueezeNet":
+        """Read the weights; see the constructor."""
+        return cls(weights, device)
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
         """Load a local state dict; its hash must have been checked.

@@ -151,6 +151,7 @@ class Features32:
     """Standardised penultimate features of a trained ``Features32Net``."""
 
     name = "features32"
+    hashed = "model.safetensors"  # safetensors run no code, so a hash is a choice
 
     def __init__(self, network: Features32Net, device: str = "cpu") -> None:
         """Wrap a trained network, moved to ``device``."""

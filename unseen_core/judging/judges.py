@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from unseen_core.errors import UnseenError
 from unseen_core.judging.audit import Audit, audit
 from unseen_core.judging.extractors import metric_names
 from unseen_core.judging.features import Pixels, extract
@@ -16,18 +17,36 @@ from unseen_core.judging.ghost_probe import (
     ghost_score,
 )
 from unseen_core.judging.ghosts import ghosts
+from unseen_core.judging.measures import METRICS, Judged
 from unseen_core.judging.metrics import frechet_distance, kernel_distance
-from unseen_core.judging.novelty import diversity, novelty, precision_recall
+from unseen_core.judging.novelty import novelty
 from unseen_core.judging.probe import Probe, fit_probe, wilson
 from unseen_core.types import FeatureExtractor
 
-__all__ = ["DomainJudge", "GhostJudge", "Metrics", "PerImage", "Space"]
+__all__ = ["DomainJudge", "GhostJudge", "Metrics", "PerImage", "Space", "measure"]
 
 LOG = logging.getLogger("unseen")
 
 Metrics = dict[str, float | None]
 PerImage = dict[str, list[object]]
 """A value for every image, by column."""
+
+
+def measure(judged: Judged) -> Metrics:
+    """Return the figures of every metric.
+
+    Raises:
+        UnseenError: If two metrics give a figure of the same name, or one cannot be computed.
+    """
+    found: Metrics = {}
+    for fn in METRICS:
+        figures = fn(judged)
+        twice = found.keys() & figures.keys()
+        if twice:
+            raise UnseenError(f"metric {fn.__name__}: {min(twice)!r} is another metric's name; "
+                              "rename it")
+        found |= figures
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +110,7 @@ class DomainJudge:
         """Return what is said of a set, and of each of its images.
 
         Args:
-            images: uint8 (n, 3, h, w), n > 3.
+            images: uint8 (n, 3, h, w).
             features: Those of ``space``, (n, d).
 
         Raises:
@@ -99,9 +118,6 @@ class DomainJudge:
         """
         odds = self.probe.log_odds(features)
         share = wilson(int((odds > 0).sum()), len(features))
-        held_out = self.space.held_out
-        same = min(len(features), len(held_out))
-        precision, recall = precision_recall(held_out[:same], features[:same])
         raw = extract(self.pixels.extractor, images)
         found, found_pixels = self.space.audit(features), self.pixels.audit(raw)
         said, said_pixels = found.summary(), found_pixels.summary()
@@ -117,8 +133,6 @@ class DomainJudge:
             "nearer_than_any": said["nearer_than_any"],
             "nearer_than_any_nominal": said["nearer_than_any_nominal"],
             "nearer_than_any_pixels": said_pixels["nearer_than_any"],
-            "diversity": diversity(features, held_out),
-            "precision": precision, "recall": recall,
         }
         return metrics, {
             "target_log_odds": odds.tolist(),

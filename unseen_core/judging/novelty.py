@@ -4,10 +4,11 @@ import torch
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
+from unseen_core.judging.measures import Figures, Judged, metric
 from unseen_core.judging.metrics import check_features
 
-__all__ = ["copy_fraction", "diversity", "nearest", "nearest_pictures", "novelty",
-           "precision_recall"]
+__all__ = ["copy_fraction", "diversity", "manifolds", "nearest", "nearest_pictures", "novelty",
+           "precision_recall", "spread"]
 
 _CHUNK = 256
 _COLUMNS = 8192  # A float64 copy of this many numbers of every picture at a time.
@@ -170,3 +171,18 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, flo
         raise UnseenError(f"precision and recall: k = {k}; use k >= 1")
     check_features({"real": real, "fake": fake}, least=k + 1)
     return _covered(fake, real, _radii(real, k)), _covered(real, fake, _radii(fake, k))
+
+
+@metric
+def spread(judged: Judged) -> Figures:
+    """Return ``diversity``: mean pairwise distance over that of held-out images."""
+    return {"diversity": diversity(judged.features, judged.held_out_features)}
+
+
+@metric
+def manifolds(judged: Judged) -> Figures:
+    """Return ``precision`` and ``recall``, of sets of equal size."""
+    held_out = judged.held_out_features
+    same = min(len(judged.features), len(held_out))
+    precision, recall = precision_recall(held_out[:same], judged.features[:same])
+    return {"precision": precision, "recall": recall}

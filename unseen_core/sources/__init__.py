@@ -1,28 +1,21 @@
-"""Image sources: where a domain's images come from, and how they are split once for all."""
+"""Image sources: where a domain's images come from, and how they are split once for all.
+
+A source is a function that `source` registers, in a module that is imported here.
+"""
 
 import difflib
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
 
 from unseen_core.errors import UnseenError
-from unseen_core.sources.arrays import load_npy, load_npz
-from unseen_core.sources.base import SourceConfig, SourceImages, content_hash
-from unseen_core.sources.embedded import (
-    galaxy_boxes,
-    load_digits,
-    load_faces,
-    load_galaxies,
-    load_retina,
-    load_shapes,
-    load_textures,
-    load_tissue,
-)
-from unseen_core.sources.files import load_folder, load_zip
-from unseen_core.sources.huggingface import load_datasets
-from unseen_core.sources.lsun import load_lmdb
+from unseen_core.sources import arrays as arrays
+from unseen_core.sources import embedded as embedded
+from unseen_core.sources import files as files
+from unseen_core.sources import huggingface as huggingface
+from unseen_core.sources import lsun as lsun
+from unseen_core.sources import tables as tables
+from unseen_core.sources import tars as tars
+from unseen_core.sources.base import SOURCES, SourceConfig, SourceImages, content_hash
+from unseen_core.sources.embedded import galaxy_boxes
 from unseen_core.sources.partition import Split, split
-from unseen_core.sources.tables import load_parquet
-from unseen_core.sources.tars import load_tar
 
 __all__ = [
     "SOURCES",
@@ -35,26 +28,6 @@ __all__ = [
     "load",
     "split",
 ]
-
-SOURCES: Mapping[str, Callable[[SourceConfig], SourceImages]] = MappingProxyType(
-    {
-        "digits": load_digits,
-        "faces": load_faces,
-        "galaxies": load_galaxies,
-        "textures": load_textures,
-        "tissue": load_tissue,
-        "retina": load_retina,
-        "shapes": load_shapes,
-        "folder": load_folder,
-        "zip": load_zip,
-        "tar": load_tar,
-        "npz": load_npz,
-        "npy": load_npy,
-        "parquet": load_parquet,
-        "lmdb": load_lmdb,
-        "datasets": load_datasets,
-    }
-)
 
 
 def load(config: SourceConfig) -> SourceImages:

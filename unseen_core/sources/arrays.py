@@ -12,7 +12,7 @@ from numpy.lib import format as npy
 from unseen_core.errors import UnseenError
 from unseen_core.images import resize
 from unseen_core.sources import reading
-from unseen_core.sources.base import SourceConfig, SourceImages, printable
+from unseen_core.sources.base import SourceConfig, SourceImages, printable, source
 from unseen_core.sources.gather import Found, collect
 
 __all__ = ["load_npy", "load_npz"]
@@ -31,6 +31,7 @@ class _Header(NamedTuple):
     dtype: np.dtype
 
 
+@source("npz")
 def load_npz(config: SourceConfig) -> SourceImages:
     """Return the images of an .npz: key ``images``, or its only array.
 
@@ -72,6 +73,7 @@ def load_npz(config: SourceConfig) -> SourceImages:
             return collect(config, found, licence=reading.LICENCE, origin=origin)
 
 
+@source("npy")
 def load_npy(config: SourceConfig) -> SourceImages:
     """Return the images of an .npy, an array as ``load_npz`` takes it; there are no labels.
 

@@ -2,27 +2,20 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
 
-__all__ = ["SourceConfig", "SourceImages", "content_hash", "printable"]
+__all__ = ["SOURCES", "Loader", "SourceConfig", "SourceImages", "content_hash", "printable",
+           "source"]
 
 _DOMAIN = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(/[\w.-]+)?@[\w.-]+", re.ASCII)
-# Which kind of source understands which option; the other kinds have none.
-_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "tar": ("column",),
-        "parquet": ("column", "label"),
-        "datasets": ("column", "label", "split", "hub"),
-    }
-)
+_OPTIONS: dict[str, tuple[str, ...]] = {}
 
 
 @dataclass(frozen=True)
@@ -129,6 +122,27 @@ class SourceImages:
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.ids)
+
+
+Loader = Callable[[SourceConfig], SourceImages]
+
+SOURCES: dict[str, Loader] = {}
+"""The function of every source imported so far, by its name in params.yaml."""
+
+
+def source(name: str, *options: str) -> Callable[[Loader], Loader]:
+    """Register a function as a source and return it unchanged.
+
+    Args:
+        name: What ``source:`` of a domain in params.yaml calls it.
+        options: Those of ``column``, ``label``, ``split`` and ``hub`` that it understands.
+    """
+
+    def register(load: Loader) -> Loader:
+        SOURCES[name], _OPTIONS[name] = load, options
+        return load
+
+    return register
 
 
 def content_hash(images: Tensor) -> str:

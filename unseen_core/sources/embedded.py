@@ -11,7 +11,7 @@ from skimage.measure import label, regionprops
 from torch import Tensor
 
 from unseen_core.images import resize
-from unseen_core.sources.base import SourceConfig, SourceImages
+from unseen_core.sources.base import SourceConfig, SourceImages, source
 from unseen_core.sources.gather import Found, collect
 from unseen_core.sources.shapes import draw_shapes
 
@@ -33,6 +33,7 @@ _RETINA_SIDE = 80
 _SHAPES = 1000
 
 
+@source("digits")
 def load_digits(config: SourceConfig) -> SourceImages:
     """Return scikit-learn's 1,797 handwritten digits, 8×8 grey enlarged; labels are the digits."""
     digits = sklearn.datasets.load_digits()
@@ -45,6 +46,7 @@ def load_digits(config: SourceConfig) -> SourceImages:
     )
 
 
+@source("faces")
 def load_faces(config: SourceConfig) -> SourceImages:
     """Return the 100 faces of scikit-image's LFW subset, 25×25 grey enlarged.
 
@@ -59,6 +61,7 @@ def load_faces(config: SourceConfig) -> SourceImages:
     )
 
 
+@source("galaxies")
 def load_galaxies(config: SourceConfig) -> SourceImages:
     """Return crops around the bright sources of the Hubble eXtreme Deep Field.
 
@@ -73,6 +76,7 @@ def load_galaxies(config: SourceConfig) -> SourceImages:
     )
 
 
+@source("textures")
 def load_textures(config: SourceConfig) -> SourceImages:
     """Return 300 crops of brick, grass and gravel, 48×48 grey on a grid without overlap.
 
@@ -89,6 +93,7 @@ def load_textures(config: SourceConfig) -> SourceImages:
     )
 
 
+@source("tissue")
 def load_tissue(config: SourceConfig) -> SourceImages:
     """Return 194 crops of stained colonic glands, 36×36 colour on a grid without overlap.
 
@@ -106,6 +111,7 @@ def load_tissue(config: SourceConfig) -> SourceImages:
     )
 
 
+@source("retina")
 def load_retina(config: SourceConfig) -> SourceImages:
     """Return 206 crops of a fundus photograph, 80×80 colour on a grid without overlap.
 
@@ -123,6 +129,7 @@ def load_retina(config: SourceConfig) -> SourceImages:
     )
 
 
+@source("shapes")
 def load_shapes(config: SourceConfig) -> SourceImages:
     """Return ``limit`` (default 1,000) freshly drawn shapes, the domain ``shapes32`` has seen.
 

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from unseen_core.errors import UnseenError
-from unseen_core.sources.base import SourceConfig, SourceImages, printable
+from unseen_core.sources.base import SourceConfig, SourceImages, printable, source
 from unseen_core.sources.gather import Found, collect, decoded
 from unseen_core.sources.reading import LICENCE, Budget, capped, check_member, visible
 
 __all__ = ["load_folder", "load_zip"]
 
 
+@source("folder")
 def load_folder(config: SourceConfig) -> SourceImages:
     """Return the images of a folder and its subfolders, in the order of their names.
 
@@ -29,6 +30,7 @@ def load_folder(config: SourceConfig) -> SourceImages:
     return collect(config, found, licence=LICENCE, origin=f"folder {printable(root.name)}")
 
 
+@source("zip")
 def load_zip(config: SourceConfig) -> SourceImages:
     """Return the images of a zip archive, in the order of their names; nothing is unpacked.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from unseen_core.errors import UnseenError
-from unseen_core.sources.base import SourceConfig, SourceImages, printable
+from unseen_core.sources.base import SourceConfig, SourceImages, printable, source
 from unseen_core.sources.gather import Found, collect
 from unseen_core.sources.reading import LICENCE
 from unseen_core.sources.tables import cell, choose_column, choose_label
@@ -23,6 +23,7 @@ __all__ = ["load_datasets"]
 _BUILDERS = ("parquet", "arrow", "webdataset")
 
 
+@source("datasets", "column", "label", "split", "hub")
 def load_datasets(config: SourceConfig) -> SourceImages:
     """Return the first ``limit`` images of a data set, row by row.
 

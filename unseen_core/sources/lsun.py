@@ -7,13 +7,14 @@ import lmdb
 
 from unseen_core.errors import UnseenError
 from unseen_core.sources import reading
-from unseen_core.sources.base import SourceConfig, SourceImages, printable
+from unseen_core.sources.base import SourceConfig, SourceImages, printable, source
 from unseen_core.sources.gather import Found, collect, decoded
 from unseen_core.sources.reading import LICENCE
 
 __all__ = ["load_lmdb"]
 
 
+@source("lmdb")
 def load_lmdb(config: SourceConfig) -> SourceImages:
     """Return the images of an LMDB environment, a folder or its file, in the order of the keys.
 

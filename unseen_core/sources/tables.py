@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from unseen_core.errors import UnseenError
 from unseen_core.sources import reading
-from unseen_core.sources.base import SourceConfig, SourceImages, printable
+from unseen_core.sources.base import SourceConfig, SourceImages, printable, source
 from unseen_core.sources.gather import Found, collect, decoded
 from unseen_core.sources.reading import LICENCE, shards
 
@@ -21,6 +21,7 @@ _BUFFER = 2**20
 _MOST_CHUNK = 4 * 2**30
 
 
+@source("parquet", "column", "label")
 def load_parquet(config: SourceConfig) -> SourceImages:
     """Return the images of a Parquet file, or of those in a folder, row by row.
 

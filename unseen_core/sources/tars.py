@@ -12,7 +12,7 @@ from typing import IO, NamedTuple
 
 from unseen_core.errors import UnseenError
 from unseen_core.sources import reading
-from unseen_core.sources.base import SourceConfig, SourceImages, printable
+from unseen_core.sources.base import SourceConfig, SourceImages, printable, source
 from unseen_core.sources.gather import Found, collect, decoded
 from unseen_core.sources.reading import LICENCE, Budget, capped, check_member, shards
 
@@ -55,6 +55,7 @@ class _Bounded:
         return self._file.tell()
 
 
+@source("tar", "column")
 def load_tar(config: SourceConfig) -> SourceImages:
     """Return the images of a tar archive, or of a folder of shards, in the order they are stored.
 

@@ -1,4 +1,4 @@
-"""Start states: where denoising begins. One frozen dataclass per sampler, listed in STARTS."""
+"""Start states: where denoising begins. A sampler is a frozen dataclass that is imported here."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -18,17 +18,8 @@ __all__ = ["STARTS", "Bands", "Boomerang", "Geometric", "Noise", "Prior", "Recon
            "Teleport", "build_sampler", "slerp"]
 
 STARTS: Mapping[str, type[StartSampler]] = {
-    "noise": Noise,
-    "reconstruction": Reconstruction,
-    "prior": Prior,
-    "slerp": Slerp,
-    "geometric": Geometric,
-    "bands": Bands,
-    "signal-leak": SignalLeak,
-    "boomerang": Boomerang,
-    "teleport": Teleport,
-    "style-noise": StyleNoise,
-}
+    kind.name: kind for kind in StartSampler.__subclasses__()}
+"""Every sampler imported above, by its name."""
 
 
 def build_sampler(name: str, settings: Mapping[str, object]) -> StartSampler:

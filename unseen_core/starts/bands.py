@@ -12,7 +12,7 @@ from unseen_core.laws.geometry import shell_lengths
 from unseen_core.laws.references import References
 from unseen_core.rng import Streams
 from unseen_core.starts.parents import Parents, check_eta, dirichlet, keep_inside
-from unseen_core.starts.protocol import StartContext, StartStates
+from unseen_core.starts.protocol import BLEND, StartContext, StartSampler, StartStates
 
 __all__ = ["Bands"]
 
@@ -21,7 +21,7 @@ SHELLS = ("none", "parents", "whole", "bands")
 
 
 @dataclass(frozen=True)
-class Bands:
+class Bands(StartSampler):
     """Low frequencies of one group of references, the rest of another.
 
     With x the references' deviations from their mean m, L the projection on the cosine waves
@@ -47,7 +47,9 @@ class Bands:
         trials: Candidates per start state before giving up; counts only if tested.
     """
 
-    control: ClassVar[bool] = False
+    name: ClassVar[str] = "bands"
+    selectable: ClassVar[bool] = True
+    label: ClassVar[str] = BLEND
     cut: float = 4.0
     coarse: int = 1
     fine: int = 1

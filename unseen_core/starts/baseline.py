@@ -5,16 +5,21 @@ from typing import ClassVar
 
 from unseen_core.rng import Streams
 from unseen_core.starts.parents import check_eta, numbered
-from unseen_core.starts.protocol import StartContext, StartStates
+from unseen_core.starts.protocol import Needs, StartContext, StartSampler, StartStates
 
 __all__ = ["Noise", "Reconstruction"]
 
 
 @dataclass(frozen=True)
-class Noise:
+class Noise(StartSampler):
     """``N(0, I)`` at the mixing level: the fall-back to the seen domain."""
 
+    name: ClassVar[str] = "noise"
+    needs: ClassVar[Needs] = "images"
+    from_noise: ClassVar[bool] = True
     control: ClassVar[bool] = True
+    summarised: ClassVar[bool] = True
+    keeps: ClassVar[str] = "nothing"
 
     def draw(self, context: StartContext, streams: Streams) -> StartStates:
         """Return standard normal states."""
@@ -22,7 +27,7 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class Reconstruction:
+class Reconstruction(StartSampler):
     """The references themselves, in order: the floor of any distance, and all of them copies.
 
     Attributes:
@@ -30,7 +35,10 @@ class Reconstruction:
             tolerates before it is lost (the bandwidth of arXiv 2310.09213).
     """
 
+    name: ClassVar[str] = "reconstruction"
+    repeats: ClassVar[bool] = True
     control: ClassVar[bool] = True
+    keeps: ClassVar[str] = "all"
     eta: float = 0.0
 
     def __post_init__(self) -> None:

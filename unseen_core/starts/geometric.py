@@ -11,13 +11,20 @@ from unseen_core.laws.geometry import shell_lengths
 from unseen_core.laws.windows import check_window
 from unseen_core.rng import Streams
 from unseen_core.starts.parents import Parents, check_eta, dirichlet, keep_inside
-from unseen_core.starts.protocol import StartContext, StartStates
+from unseen_core.starts.protocol import (
+    BLEND,
+    CORRECTED,
+    GAUSSIAN,
+    StartContext,
+    StartSampler,
+    StartStates,
+)
 
 __all__ = ["Geometric"]
 
 
 @dataclass(frozen=True)
-class Geometric:
+class Geometric(StartSampler):
     """Candidates put on the shell of the references and kept by their geometry.
 
     Inverted images lie on a thin shell about their mean. A candidate's deviation c from the
@@ -45,7 +52,8 @@ class Geometric:
         eta: Share of fresh noise while denoising, 0..1.
     """
 
-    control: ClassVar[bool] = False
+    name: ClassVar[str] = "geometric"
+    prior_field: ClassVar[str] = "proposal"
     proposal: str = "blend"
     parents: int = 2
     near: int = 0
@@ -68,6 +76,23 @@ class Geometric:
         check_window(self.window)
         check_eta(self.eta)
 
+    @property
+    def selectable(self) -> bool:
+        """Whether candidates are blends of references."""
+        return self.proposal == "blend"
+
+    @property
+    def prior(self) -> str | None:
+        """The kind of prior that candidates are drawn of; None for blends."""
+        return None if self.selectable else self.proposal
+
+    @property
+    def label(self) -> str:
+        """A blend, or a Gaussian fit with or without geometry."""
+        if self.selectable:
+            return BLEND
+        return CORRECTED if self.shell or self.tested else GAUSSIAN
+
     def draw(self, context: StartContext, streams: Streams) -> StartStates:
         """Return accepted candidates.
 
@@ -75,8 +100,7 @@ class Geometric:
             UnseenError: If some start state finds no accepted candidate; the nearest miss is
                 named.
         """
-        blend = self.proposal == "blend"
-        span = context.span(None if blend else self.proposal)
+        blend, span = self.selectable, context.span(self.prior)
         inner = context.within(span, self.window)
         lengths = shell_lengths(span.references)
         family = Parents.among(context.references.gram, self.parents, self.near if blend else 0)

@@ -19,7 +19,7 @@ from unseen_core.laws.references import References
 from unseen_core.rng import Streams
 from unseen_core.schedule import Schedule
 from unseen_core.starts.parents import check_eta, numbered
-from unseen_core.starts.protocol import StartContext, StartStates
+from unseen_core.starts.protocol import Needs, StartContext, StartSampler, StartStates
 
 __all__ = ["LEAKS", "Boomerang", "SignalLeak", "fit_leak", "level_for"]
 
@@ -61,7 +61,7 @@ def fit_leak(images: References, *, kind: Kind, rank: int) -> Gaussian:
 
 
 @dataclass(frozen=True)
-class SignalLeak:
+class SignalLeak(StartSampler):
     """``x = a y + s eps`` with y drawn of a law of the clean images (arXiv 2309.15842).
 
     The closed-form twin of `Prior`: the law that noised images of the domain have, where `Prior`
@@ -76,7 +76,9 @@ class SignalLeak:
             frequencies, and the rest is drawn.
     """
 
-    control: ClassVar[bool] = False
+    name: ClassVar[str] = "signal-leak"
+    needs: ClassVar[Needs] = "images"
+    fewest: ClassVar[int] = 2
     kind: Kind = "dct"
     rank: int = 6
     color: tuple[float, ...] = ()
@@ -92,6 +94,11 @@ class SignalLeak:
             raise UnseenError(f"color goes with kind dct, not {self.kind}; leave it out")
         if not all(-1 <= mean <= 1 for mean in self.color):
             raise UnseenError(f"color {list(self.color)} is out of range; use -1 to 1")
+
+    @property
+    def keeps(self) -> str | None:
+        """The square root of kappa; a set colour has no such law."""
+        return None if self.color else "√κ"
 
     def draw(self, context: StartContext, streams: Streams) -> StartStates:
         """Return noised draws of the images' law.
@@ -124,7 +131,7 @@ class SignalLeak:
 
 
 @dataclass(frozen=True)
-class Boomerang:
+class Boomerang(StartSampler):
     """Fit images noised to the level, in order, to be denoised with fresh noise.
 
     Local samples around a given image (Luzi et al., TMLR 2024, arXiv 2210.12100). A network that
@@ -136,12 +143,18 @@ class Boomerang:
         eta: Share of fresh noise while denoising, 0..1; 1 is the ancestral sampler of the paper.
     """
 
-    control: ClassVar[bool] = False
+    name: ClassVar[str] = "boomerang"
+    needs: ClassVar[Needs] = "images"
     eta: float = 1.0
 
     def __post_init__(self) -> None:
         """Check the range."""
         check_eta(self.eta)
+
+    @property
+    def keeps(self) -> str | None:
+        """Kappa with fresh noise on the way down, its square root without; None in between."""
+        return {1.0: "κ", 0.0: "√κ"}.get(self.eta)
 
     def draw(self, context: StartContext, streams: Streams) -> StartStates:
         """Return the image that each stream's id numbers, noised, starting again at the end.

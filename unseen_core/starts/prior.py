@@ -11,13 +11,13 @@ from unseen_core.laws.gaussian import Gaussian
 from unseen_core.laws.references import References
 from unseen_core.laws.truncated import truncated_normal, truncated_variance
 from unseen_core.rng import Streams
-from unseen_core.starts.protocol import StartContext, StartStates
+from unseen_core.starts.protocol import GAUSSIAN, Needs, StartContext, StartSampler, StartStates
 
 __all__ = ["Prior", "StyleNoise", "style_law"]
 
 
 @dataclass(frozen=True)
-class Prior:
+class Prior(StartSampler):
     """``x ~ N(m, F F^T + diag v)`` at the mixing level (arXiv 2310.09213, vanilla sampling).
 
     Attributes:
@@ -27,7 +27,11 @@ class Prior:
             the rest is scaled up, so that the covariance is kept. 0 sets no bound.
     """
 
-    control: ClassVar[bool] = False
+    name: ClassVar[str] = "prior"
+    prior_field: ClassVar[str] = "kind"
+    summarised: ClassVar[bool] = True
+    label: ClassVar[str] = GAUSSIAN
+    keeps: ClassVar[str] = "the fit's mean and variance"
     kind: str = "isotropic"
     truncate: float = 0.0
 
@@ -44,7 +48,7 @@ class Prior:
 
 
 @dataclass(frozen=True)
-class StyleNoise:
+class StyleNoise(StartSampler):
     """``x ~ N(mu, diag v)``, mean and variances of the clean images, at full strength.
 
     Diffusion in Style (Everaert et al., ICCV 2023) starts so at the last level, with a network
@@ -54,6 +58,10 @@ class StyleNoise:
     mean too far. `SignalLeak` is the form of the idea that needs no training.
     """
 
+    name: ClassVar[str] = "style-noise"
+    needs: ClassVar[Needs] = "images"
+    fewest: ClassVar[int] = 2
+    from_noise: ClassVar[bool] = True
     control: ClassVar[bool] = True
 
     def draw(self, context: StartContext, streams: Streams) -> StartStates:

@@ -1,9 +1,10 @@
 """What a start-state sampler sees and what it returns."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +20,14 @@ from unseen_core.rng import Streams
 from unseen_core.schedule import Schedule
 from unseen_core.types import Level
 
-__all__ = ["StartContext", "StartSampler", "StartStates"]
+__all__ = ["BLEND", "CORRECTED", "GAUSSIAN", "KEEPS", "Needs", "StartContext", "StartSampler",
+           "StartStates"]
+
+Needs = Literal["images", "latents", "law"]
+GAUSSIAN, CORRECTED, BLEND = "Gaussian fit", "Gaussian fit + geometry", "blend"
+"""Labels that the findings compare with each other."""
+KEEPS = ("nothing", "κ", "√κ", "the fit's mean and variance", "all")
+"""What may be left of an image's offset from the seen domain, the least first."""
 
 _LIFTED = 64  # States in full at a time.
 
@@ -170,16 +178,62 @@ class StartStates:
         return cls(x.float(), level, none if parents is None else parents, len(x))
 
 
-class StartSampler(Protocol):
-    """Draws start states; implementations are frozen dataclasses whose fields are settings.
+class StartSampler(ABC):
+    """Draws start states; subclasses are frozen dataclasses whose fields are settings.
+
+    A subclass states its `name`, and of the facts below those that differ from the default. Stages
+    and reports read them here; no other file lists samplers.
 
     Attributes:
+        name: What ``sampler:`` in params.yaml calls it.
+        needs: What it looks at: the clean fit ``"images"`` alone, so that a folder of pictures is
+            enough; the ``"latents"`` and priors fitted to them; or the ``"law"`` of what the
+            network has learnt, too.
+        fewest: Fit images that it needs at least.
+        prior_field: The field that names a kind of fitted prior, see `prior`; None: none does.
+        from_noise: Whether it is noise that shows no single fit image. It may then start a
+            fine-tuned network, and starts at the last level where no level is given.
+        repeats: Whether it gives the fit images back, each once: no more than there are.
         control: Whether its images are a measuring stick and no new images of the domain, so
             that it is never called the best: the seen domain, copies, or a start that must fail.
+        summarised: Whether the summary shows its closest level beside the best cell.
     """
 
-    control: ClassVar[bool]
+    name: ClassVar[str]
+    needs: ClassVar[Needs] = "latents"
+    fewest: ClassVar[int] = 1
+    prior_field: ClassVar[str | None] = None
+    from_noise: ClassVar[bool] = False
+    repeats: ClassVar[bool] = False
+    control: ClassVar[bool] = False
+    summarised: ClassVar[bool] = False
 
+    @property
+    def selectable(self) -> bool:
+        """Whether ``select`` may choose it: its start states are functions of the parents that it
+        names, which are several, and of noise alone; nothing fitted to all images enters them.
+
+        A weak leak stays: shell, mean and envelope are taken from all fit images, each of which
+        has a share of order 1/N in them.
+        """
+        return False
+
+    @property
+    def prior(self) -> str | None:
+        """The kind of fitted prior that it draws from; None: from none."""
+        return None if self.prior_field is None else str(getattr(self, self.prior_field))
+
+    @property
+    def label(self) -> str:
+        """What it does, in the findings' table of samplers; empty: nothing is said."""
+        return ""
+
+    @property
+    def keeps(self) -> str | None:
+        """One of KEEPS, by the closed form of a Gaussian domain; None: no closed form is known."""
+        return None
+
+    @abstractmethod
     def draw(self, context: StartContext, streams: Streams) -> StartStates:
         """Return ``len(streams)`` start states; row i depends on stream i alone."""
         ...

@@ -10,7 +10,14 @@ from unseen_core.errors import UnseenError
 from unseen_core.laws.windows import check_window
 from unseen_core.rng import Streams
 from unseen_core.starts.parents import keep_inside
-from unseen_core.starts.protocol import StartContext, StartStates
+from unseen_core.starts.protocol import (
+    BLEND,
+    CORRECTED,
+    GAUSSIAN,
+    StartContext,
+    StartSampler,
+    StartStates,
+)
 
 __all__ = ["Slerp", "slerp"]
 
@@ -40,7 +47,7 @@ def slerp(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Slerp:
+class Slerp(StartSampler):
     """A random point of a path of ``points`` from a reference to a partner, ends excluded.
 
     ``partner: isotropic-reference, points: 20, window: v2`` is the second release of the
@@ -56,7 +63,9 @@ class Slerp:
         trials: Candidates per start state before giving up, >= 1; counts only with a window.
     """
 
-    control: ClassVar[bool] = False
+    name: ClassVar[str] = "slerp"
+    prior_field: ClassVar[str] = "partner"
+    summarised: ClassVar[bool] = True
     partner: str = "reference"
     points: int = 10
     window: str = "none"
@@ -70,14 +79,30 @@ class Slerp:
             raise UnseenError(f"trials {self.trials} is too few; use at least 1")
         check_window(self.window, "none")
 
+    @property
+    def selectable(self) -> bool:
+        """Whether both ends are references."""
+        return self.partner == "reference"
+
+    @property
+    def prior(self) -> str | None:
+        """The kind of prior that partners are drawn of; None where they are references."""
+        return None if self.selectable else self.partner
+
+    @property
+    def label(self) -> str:
+        """A blend, or a Gaussian fit with or without geometry."""
+        if self.selectable:
+            return BLEND
+        return CORRECTED if self.window != "none" else GAUSSIAN
+
     def draw(self, context: StartContext, streams: Streams) -> StartStates:
         """Return points of as many paths as there are streams, or accepted points.
 
         Raises:
             UnseenError: If some start state finds no accepted point.
         """
-        pair = self.partner == "reference"
-        span = context.span(None if pair else self.partner)
+        pair, span = self.selectable, context.span(self.prior)
         references = span.references
 
         def propose(active: Streams) -> tuple[Tensor, Tensor]:

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from unseen_core.rng import Streams
-from unseen_core.starts.protocol import StartContext, StartStates
+from unseen_core.starts.protocol import Needs, StartContext, StartSampler, StartStates
 
 __all__ = ["Teleport"]
 
 
 @dataclass(frozen=True)
-class Teleport:
+class Teleport(StartSampler):
     """``N(0, I)`` at the last level, carried to the mixing level by the law the network has learnt.
 
     While noise prevails a network is close to the Gaussian model of its training images, whose
@@ -19,7 +19,10 @@ class Teleport:
     what the network makes by itself from this level.
     """
 
+    name: ClassVar[str] = "teleport"
+    needs: ClassVar[Needs] = "law"
     control: ClassVar[bool] = True
+    keeps: ClassVar[str] = "nothing"
 
     def draw(self, context: StartContext, streams: Streams) -> StartStates:
         """Return transported noise.

@@ -7,48 +7,34 @@ from flows.report.findings.text import DASH, Section, interval, listed, number, 
 from flows.report.findings.verdicts import Verdict, at_floor, copying, duel, selected
 from unseen_core.errors import UnseenError
 from unseen_core.judging.domain_gap import rank_relation
-from unseen_core.starts import Bands, Geometric, Prior, Slerp, StartSampler
+from unseen_core.starts import Prior
+from unseen_core.starts.protocol import BLEND, CORRECTED
 
 __all__ = ["copies", "farther", "generates", "selects"]
 
 _FEWEST = 3  # domains that can be ranked
-_PLAIN, _CORRECTED, _BLEND = "Gaussian fit", "Gaussian fit + geometry", "blend"
-
-
-def _kind(built: StartSampler) -> str:
-    """Return what a sampler does, in the terms of the claim."""
-    match built:
-        case Prior():
-            return _PLAIN
-        case Geometric(proposal=kind, shell=shell, tested=tested) if kind != "blend":
-            return _CORRECTED if shell or tested else _PLAIN
-        case Slerp(partner=kind, window=window) if kind != "reference":
-            return _CORRECTED if window != "none" else _PLAIN
-        case Geometric() | Slerp() | Bands():
-            return _BLEND
-    return ""
 
 
 def generates(evidence: Evidence) -> Section:
     """Return "a Gaussian fit, corrected by geometry, gives new images"."""
     names = [name for name, section in evidence.params.samplers.items()
              if section.space == "latents" and section.network is None]
-    kinds = {name: _kind(evidence.built[name]) for name in names}
+    kinds = {name: evidence.built[name].label for name in names}
     corrected, blends = ([name for name in names if kinds[name] == kind]
-                         for kind in (_CORRECTED, _BLEND))
+                         for kind in (CORRECTED, BLEND))
     verdicts: dict[str, Verdict] = {}
     reached: dict[str, list[str]] = {"confirmed": [], "undecided": [], "refuted": []}
     missing = []
     for case, rows in evidence.cases.items():
         floor = evidence.floor(case)
         judged = {}
-        for kind, group in ((_CORRECTED, corrected), (_BLEND, blends)):
+        for kind, group in ((CORRECTED, corrected), (BLEND, blends)):
             best = evidence.nearest(evidence.qualified(rows[rows["sampler"].isin(group)]))
             judged[kind] = ("refuted" if best is None or floor is None else
                             at_floor(evidence.distance(best), evidence.distance(floor)))
-        reached[judged[_BLEND]].append(case)
+        reached[judged[BLEND]].append(case)
         if floor is not None and rows["sampler"].isin(corrected).any():
-            verdicts[case] = judged[_CORRECTED]
+            verdicts[case] = judged[CORRECTED]
         else:
             missing.append((case, f"{NOT_HERE}; list a sampler `geometric` with a prior as "
                             "proposal in params.yaml, then `python -m flows run`"))

@@ -8,6 +8,7 @@ import pandas as pd
 
 from flows.report.plots.training import training
 from flows.settings.params import Params
+from unseen_core.starts import STARTS
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -44,12 +45,13 @@ def front(table: pd.DataFrame, kernel: str, params: Params, folder: Path) -> Non
     Below and to the right is better. The dashed line joins the model-free points that no other
     model-free point beats on both counts.
     """
-    groups = list(table[table["sampler"] != "reconstruction"].groupby(["model", "domain"]))
+    names = [name for name, s in params.samplers.items() if not STARTS[s.sampler].repeats]
+    hidden = set(params.samplers) - set(names)
+    groups = list(table[~table["sampler"].isin(hidden)].groupby(["model", "domain"]))
     columns = min(2, len(groups))
     figure, grid = plt.subplots(-(-len(groups) // columns), columns, squeeze=False,
                                 figsize=(6.5 * columns, 4.4 * -(-len(groups) // columns)))
     axes = list(grid.flat)
-    names = [name for name in params.samplers if name != "reconstruction"]
     colours = dict(zip(names, plt.get_cmap("tab20").colors * 3, strict=False))
     for axis, ((model, domain), rows) in zip(axes, groups, strict=False):
         for name in names:

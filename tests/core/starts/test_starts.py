@@ -287,7 +287,7 @@ def test_controls_are_no_new_images_of_the_domain() -> None:
 @pytest.mark.parametrize(
     "settings, words",
     [
-        ({"sampler": "slrp"}, "'slrp' is not known; use one of noise"),
+        ({"sampler": "slrp"}, "'slrp' is not known; use one of bands, noise"),
         ({}, "'None' is not known"),
         ({"sampler": "noise", "kind": "isotropic"}, "no setting 'kind'; it takes no settings"),
         ({"sampler": "geometric", "parent": 2}, "no setting 'parent'; it takes alpha, eta"),

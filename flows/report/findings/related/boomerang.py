@@ -9,20 +9,10 @@ from flows.report.findings.related.cells import ASK, cell_text, starts_of
 from flows.report.findings.related.rules import beats, in_order
 from flows.report.findings.text import Section, fold, listed, table
 from flows.report.findings.verdicts import Verdict, duel, overall
-from unseen_core.starts import (
-    Boomerang,
-    Noise,
-    Prior,
-    Reconstruction,
-    SignalLeak,
-    StartSampler,
-    Teleport,
-)
+from unseen_core.starts import Boomerang, Reconstruction, StartSampler
+from unseen_core.starts.protocol import KEEPS
 
 __all__ = ["keeps", "loses"]
-
-_TIERS = ("nothing", "κ", "√κ", "the fit's mean and variance", "all")
-"""What is expected to be left of an image's offset from the seen domain, the least first."""
 
 
 def loses(evidence: Evidence) -> Section:
@@ -107,13 +97,10 @@ def _eta(built: StartSampler) -> float:
 
 
 def _tiers(evidence: Evidence) -> dict[str, list[str]]:
-    """Return the samplers by what they should keep."""
-    leaks = [name for name in starts_of(evidence, SignalLeak)
-             if not getattr(evidence.built[name], "color", ())]
-    groups = (starts_of(evidence, Noise, Teleport), _boomerangs(evidence, 1.0),
-              _boomerangs(evidence, 0.0) + leaks, starts_of(evidence, Prior),
-              starts_of(evidence, Reconstruction))
-    return dict(zip(_TIERS, groups, strict=True))
+    """Return the samplers by what they should keep, in the order of KEEPS."""
+    names = starts_of(evidence, StartSampler)
+    return {tier: [name for name in names if evidence.built[name].keeps == tier]
+            for tier in KEEPS}
 
 
 def _levels(cells: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
@@ -130,7 +117,7 @@ def _richest(
     for level, here in _levels(cells):
         groups = {tier: here[here["sampler"].isin(names)] for tier, names in tiers.items()}
         count = sum(len(group) > 0 for group in groups.values())
-        related = any(len(groups[tier]) for tier in _TIERS[1:3])
+        related = any(len(groups[tier]) for tier in KEEPS[1:3])
         if related and count > max(most, 1):
             best, most = (level, groups), count
     return best
