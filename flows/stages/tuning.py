@@ -157,8 +157,8 @@ def _train(
                  lambda path: save_file(state, path, metadata={"format": "pt"}))
         copy = load_network(source)
         copy.load_state_dict(state)
-        forgotten = memory.judge(UNetEps(copy, schedule, label=label, device=device,
-                                         precision="bf16"))
+        forgotten = memory.judge(UNetEps(copy, schedule, device=device,
+                                         precision="bf16").bound(label))
         last = told[-_SMOOTH:]
         rows.append({
             "network": f"{name}/{step}", "noise": entry.noise, "images": len(images),

@@ -140,7 +140,7 @@ def test_a_converted_folder_is_one_of_diffusers(converted, shapes, label: int | 
     labels = None if label is None else torch.tensor([label])
     asked = Architecture.from_settings({**HEADS, "image_size": SIZE})
     loaded = load_checkpoint(Path("x.ckpt"), architecture=asked)
-    wanted = UNetEps(loaded.network, loaded.schedule, label=label)(states(), 400)
+    wanted = UNetEps(loaded.network, loaded.schedule).bound(label)(states(), 400)
     for network in (unet, pipeline.unet.eval()):
         with torch.no_grad():
             found = network(states(), 399, class_labels=labels, return_dict=False)[0][:, :3]
