@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from flows.loading.fitted import channels_of
 from flows.loading.judge import first_extractor
 from flows.report.plots.selection import plot_selection
 from flows.running.registry import stage
@@ -16,6 +17,7 @@ from flows.settings.params import Params, load_params
 from flows.settings.paths import PATHS
 from unseen_core.diffusion.device import pick_device
 from unseen_core.errors import UnseenError
+from unseen_core.images import with_channels
 from unseen_core.judging.features import extract
 from unseen_core.judging.selection import Candidate, Choice, choose
 from unseen_core.starts import Bands, Geometric, Slerp, StartSampler
@@ -48,6 +50,7 @@ def select(run: Run, *, model: str, domain: str) -> dict[str, object]:
     torch.set_num_threads(params.compute.threads)
     extractor = first_extractor(params, device)
     images, frame = read_pictures(PATHS.domain(domain) / "fit.parquet")
+    images = with_channels(images, channels_of(model))
     rows = {key: row for row, key in enumerate(frame["id"])}
     folder = PATHS.generated(model, domain)
     cells = candidate_cells(params)

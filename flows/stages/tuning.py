@@ -22,7 +22,7 @@ from unseen_core.diffusion.denoiser import UNetEps, load_model
 from unseen_core.diffusion.device import pick_device
 from unseen_core.diffusion.transport import denoise
 from unseen_core.errors import UnseenError
-from unseen_core.images import to_float, to_uint8
+from unseen_core.images import to_float, to_uint8, with_channels
 from unseen_core.judging.features import extract
 from unseen_core.judging.metrics import kernel_distance
 from unseen_core.laws.gaussian import Gaussian
@@ -85,6 +85,7 @@ def tune(run: Run, params: Params, model: str, domain: str) -> dict[str, object]
     source, pictures = PATHS.model(model), PATHS.domain(domain) / "fit.parquet"
     images, frame = read_pictures(pictures)
     seen, _ = read_pictures(source / "seen.parquet")
+    images = with_channels(images, seen.shape[1])
     extractor = first_extractor(params, device)
     memory = _Memory(extractor, extract(extractor, seen), params.evaluate.draws, params.seed)
     before = file_hash(source / WEIGHTS)

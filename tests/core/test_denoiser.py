@@ -220,7 +220,6 @@ def test_a_spoilt_checkpoint_is_one_line(
 
 
 @pytest.mark.parametrize("changes, words", [
-    ({"num_class_embeds": 10}, "class-conditional"),
     ({"class_embed_type": "timestep"}, "class-conditional"),
     ({"out_channels": 4}, "predicts 4 channels for images of 3"),
 ])

@@ -56,7 +56,8 @@ def finetune_latent(
         each: Called with (step, loss) after each step.
 
     Raises:
-        UnseenError: If the network is not float32 or not under one prompt, images do not fit it, or a loss is not finite.
+        UnseenError: If the network is not float32 or not under one prompt, images do not fit it,
+            or a loss is not finite.
     """
     if model.prompt is None or len(model.prompt) != 1:
         raise UnseenError("fine-tuning needs one prompt for all images; bind one")
