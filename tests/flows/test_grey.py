@@ -73,9 +73,14 @@ def test_grey_images_go_through_the_pipeline(grey: Path, domain: str) -> None:
 
 
 def test_what_looks_at_a_grey_network_works(grey: Path) -> None:
+    for domain in (OTHER, SEEN):
+        change(grey, "domains", domain, "fit", to=16)
+        change(grey, "domains", domain, "limit", to=40)
+    fetch_all((OTHER, SEEN))
     run_stage("invert", {"model": MODEL})
-    for domain in (OTHER, DOMAIN):
-        run_stages(["invert", "fit", "analyze"], domain)
+    run_stages(["invert", "fit", "analyze"], OTHER)
+    assert read_json(Path("data/analysis", MODEL, OTHER, "analysis.json"))["levels"]
+    run_stages(["invert"])
     for name in ("trajectory", "steer", "applications"):
         run_stage(name, {"model": MODEL})
     seen, _ = read_pictures(Path("data/source/models", MODEL, "seen.parquet"))
@@ -87,7 +92,10 @@ def test_a_folder_is_read_as_the_network_takes_it(grey: Path, command) -> None:
     code, _, said = command("generate", "mine", "out", "--model", MODEL, "--sampler", "signal-leak",
                             "--set", "kind=diagonal", "--level", 200, "--count", 3, "--steps", 4)
     assert code == 0, said
-    modes = {file.name: Image.open(file).mode for file in Path("out").glob("*.png")}
+    modes = {}
+    for file in Path("out").glob("*.png"):
+        with Image.open(file) as picture:
+            modes[file.name] = picture.mode
     assert modes.pop("sheet.png") == "RGB"
     assert len(modes) == 3 and set(modes.values()) == {"L"}
 
