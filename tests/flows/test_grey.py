@@ -1,5 +1,6 @@
 """A network of one channel through the pipeline: images become grey, judges see three channels."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from workspace import (
 from flows.dispatch import run_stage
 from flows.loading.fitted import channels_of, references_at
 from flows.loading.frozen import load_frozen
+from flows.report.applications_data import side
 from unseen_core.errors import UnseenError
 from unseen_core.images import to_float, with_channels
 from unseen_core.judging.features import Pixels
@@ -39,12 +41,14 @@ def save_network(folder: Path, channels: int) -> None:
 
 
 @pytest.fixture
-def grey(workspace: Path) -> Path:
+def grey(workspace: Path) -> Iterator[Path]:
     """A project with a network of one channel, fetched with its domains."""
+    side.cache_clear()  # it knows images by their domain's name, which other projects share
     save_network(workspace / "grey", 1)
     change(workspace, "models", MODEL, "path", to="grey")
     fetch_all((DOMAIN, OTHER, SEEN))
-    return workspace
+    yield workspace
+    side.cache_clear()
 
 
 @pytest.mark.parametrize("domain", [OTHER, DOMAIN])  # grey images, and coloured ones
