@@ -53,7 +53,8 @@ def main() -> None:
     print(f"{'domain':12}{'N':>5}{'parents':>9}{'copies (95 %)':>22}{'nominal':>9}"
           f"{'by pixels':>11}{'novelty':>9}{kernel:>16}")
     for model in params.pipeline.models:
-        network, _ = load_frozen(model, device="cpu", precision=params.denoise.precision)
+        network = load_frozen(model, device="cpu", precision=params.denoise.precision,
+                              batch=params.denoise.batch).network
         grid = grid_of(network, params)
         part = grid[: grid.index(options.level) + 1]
         for domain in params.pipeline.domains:

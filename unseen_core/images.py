@@ -13,6 +13,7 @@ from unseen_core.errors import UnseenError
 
 __all__ = [
     "FORMATS",
+    "LUMINANCE",
     "decode",
     "decode_png",
     "encode_png",
@@ -22,10 +23,12 @@ __all__ = [
     "sheet",
     "to_float",
     "to_uint8",
+    "with_channels",
 ]
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
 _SMALLEST = 8
+LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a TIFF's tag and its value
 _PAPER, _INK, _STRIP = (24, 24, 24), (235, 235, 235), 14
 
@@ -54,6 +57,34 @@ def to_uint8(images: Tensor) -> Tensor:
     return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
+def with_channels(images: Tensor, channels: int) -> Tensor:
+    """Return images with as many channels as a network or a judge takes.
+
+    Grey is repeated to three channels; of three the luminance is taken (ITU-R BT.601), rounded
+    to the nearest grey level, so that grey stored as RGB comes back as it was. Images that have
+    the channels already are returned as they are.
+
+    Args:
+        images: uint8 (n, c, h, w), c 1 or 3.
+        channels: 1 or 3.
+
+    Raises:
+        UnseenError: If the images are of another type or shape, or channels are not 1 or 3.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise UnseenError(f"images of {images.dtype} and shape {tuple(images.shape)}; give uint8 "
+                          "of shape (n, 3, h, w), or (n, 1, h, w) for grey")
+    if channels not in (1, 3):
+        raise UnseenError(f"images have 1 or 3 channels, not {channels}")
+    if images.shape[1] == channels:
+        return images
+    if channels == 3:
+        return images.expand(-1, 3, -1, -1).contiguous()
+    weights = torch.tensor(LUMINANCE, dtype=torch.float64, device=images.device)
+    return torch.cat([torch.einsum("nchw,c->nhw", part.double(), weights)[:, None].round().byte()
+                      for part in images.split(64)])
+
+
 def png_bytes(picture: Image.Image) -> bytes:
     """Return a picture as PNG bytes, without date or other metadata: equal pixels, equal bytes."""
     buffer = io.BytesIO()
@@ -62,29 +93,31 @@ def png_bytes(picture: Image.Image) -> bytes:
 
 
 def encode_png(image: Tensor) -> bytes:
-    """Return one image, uint8 of shape (3, h, w), as PNG bytes."""
-    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+    """Return one image, uint8 of shape (3, h, w), or (1, h, w) for grey, as PNG bytes."""
+    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] not in (1, 3):
         found = f"{image.dtype} {tuple(image.shape)}"
-        raise UnseenError(f"a PNG is written from uint8 of shape (3, h, w), not {found}")
-    return png_bytes(Image.fromarray(image.cpu().permute(1, 2, 0).contiguous().numpy()))
+        raise UnseenError(f"a PNG is written from uint8 of shape (3, h, w) or (1, h, w), not "
+                          f"{found}")
+    pixels = image.cpu().permute(1, 2, 0).contiguous().numpy()
+    return png_bytes(Image.fromarray(pixels if len(image) == 3 else pixels[..., 0]))
 
 
 def decode_png(data: bytes) -> Tensor:
-    """Return the image written by ``encode_png``, uint8 of shape (3, h, w).
+    """Return the image written by ``encode_png``, uint8 of shape (3, h, w), or (1, h, w) if grey.
 
     For pictures of the project's own tables; foreign files go through ``decode``.
 
     Raises:
-        UnseenError: The bytes are not an RGB PNG.
+        UnseenError: The bytes are not an RGB or grey PNG.
     """
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
             mode, pixels = picture.mode, np.array(picture)
     except Exception as error:
         raise UnseenError(f"a stored picture is not a readable PNG ({_first(error)})") from error
-    if mode != "RGB":
-        raise UnseenError(f"a stored picture has PNG mode {mode}, not RGB")
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    if mode not in ("RGB", "L"):
+        raise UnseenError(f"a stored picture has PNG mode {mode}, not RGB or L")
+    return torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1).contiguous()
 
 
 def decode(data: bytes, name: str, *, size: int, max_pixels: int, crop: bool = False) -> Tensor:
@@ -198,14 +231,15 @@ def sheet(
     """Return a contact sheet, filled row by row.
 
     Args:
-        images: uint8, shape (n, 3, h, w), n >= 1.
+        images: uint8, shape (n, 3, h, w), or (n, 1, h, w) for grey, n >= 1.
         columns: Images in a row, >= 1.
         scale: Whole factor by which each pixel is enlarged.
         gap: Pixels between images and around them.
         title: One line above the sheet.
         captions: One line above each row; as many as there are rows, or none.
     """
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or not len(images):
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) \
+            or not len(images):
         found = f"{images.dtype} {tuple(images.shape)}"
         raise UnseenError(f"a sheet is made from uint8 of shape (n, 3, h, w), not {found}")
     if columns < 1 or scale < 1 or gap < 0:
@@ -223,7 +257,8 @@ def sheet(
     draw.text((gap + 1, 1), title, _INK, font)
     for row, caption in enumerate(captions):
         draw.text((gap + 1, top + row * (strip + height + gap)), caption, _INK, font)
-    large = images.cpu().permute(0, 2, 3, 1).numpy().repeat(scale, 1).repeat(scale, 2)
+    pixels = with_channels(images, 3).cpu().permute(0, 2, 3, 1).numpy()
+    large = pixels.repeat(scale, 1).repeat(scale, 2)
     for index, tile in enumerate(large):
         row, column = divmod(index, columns)
         corner = (gap + column * (width + gap), top + strip + row * (strip + height + gap))
@@ -243,7 +278,7 @@ def pair_sheet(
 ) -> Image.Image:
     """Return a sheet in which each image of ``left`` touches its partner from ``right``.
 
-    The arguments are those of ``sheet``; both stacks have shape (n, 3, h, w) and ``columns``
+    The arguments are those of ``sheet``; both stacks have one shape and ``columns``
     counts pairs. Made for samples beside their nearest fit images.
     """
     if left.shape != right.shape:

@@ -1,4 +1,4 @@
-"""The protocols that join the parts: a noise predictor, a codec, a feature extractor."""
+"""The protocols that join the parts: a noise predictor, its condition, a codec, an extractor."""
 
 from typing import Protocol
 
@@ -6,10 +6,20 @@ from torch import Tensor
 
 from unseen_core.schedule import Schedule
 
-__all__ = ["Codec", "EpsModel", "FeatureExtractor", "Level", "Pixels"]
+__all__ = ["Codec", "Condition", "Conditional", "EpsModel", "FeatureExtractor", "Level", "Pixels"]
 
 Level = int
 """0 is the clean image; level k >= 1 is network timestep k - 1."""
+
+Condition = int | Tensor | None
+"""What a network is told beside the state: a class, classes, a text embedding, or nothing.
+
+* int: one class for every state;
+* int64 tensor (b,): a class for each of b states;
+* floating tensor (1, n, w) or (b, n, w): a text embedding of n tokens of width w, one for every
+  state or one for each of b states;
+* None: unconditional.
+"""
 
 
 class EpsModel(Protocol):
@@ -23,15 +33,35 @@ class EpsModel(Protocol):
         ...
 
 
+class Conditional(EpsModel, Protocol):
+    """A network that takes a condition: eps(x, level, condition), one condition at a time.
+
+    Solvers, inversion and samplers know ``EpsModel`` alone, so a condition is bound first.
+    """
+
+    def bound(self, condition: Condition) -> EpsModel:
+        """Return the same network under a condition; its weights are shared, not copied.
+
+        A condition that is bound before is replaced. A condition for each of b states fits calls
+        with b states and no others: code that cuts states into parts or batches cuts the
+        conditions with them and binds each part, ``model.bound(classes[i:j])``, which is cheap.
+
+        Raises:
+            UnseenError: If the network does not take such a condition, or a class is out of
+                range. The returned model raises it for another number of states.
+        """
+        ...
+
+
 class Codec(Protocol):
     """Between images and the states that a network works on."""
 
     def encode(self, images: Tensor) -> Tensor:
-        """Return states (b, c, h, w) of float images (b, 3, H, W) in [-1, 1]."""
+        """Return states (b, c, h, w) of float images (b, C, H, W) in [-1, 1], C 1 or 3."""
         ...
 
     def decode(self, states: Tensor) -> Tensor:
-        """Return float images (b, 3, H, W) of states (b, c, h, w), not clipped."""
+        """Return float images (b, C, H, W) of states (b, c, h, w), not clipped."""
         ...
 
 
@@ -50,9 +80,9 @@ class Pixels:
     """The identity: images in [-1, 1] are the states. See ``unseen_core.types.Codec``."""
 
     def encode(self, images: Tensor) -> Tensor:
-        """Return images (b, 3, H, W) as they are."""
+        """Return images (b, C, H, W) as they are."""
         return images
 
     def decode(self, states: Tensor) -> Tensor:
-        """Return states (b, 3, H, W) as they are, not clipped."""
+        """Return states (b, C, H, W) as they are, not clipped."""
         return states

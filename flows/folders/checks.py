@@ -1,5 +1,6 @@
 """Folders that the user names: read with the checks of a domain, made and never overwritten."""
 
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryFile
 from zipfile import is_zipfile
@@ -9,6 +10,7 @@ from torch import Tensor
 from flows.running.run import Run
 from flows.settings.params import Params
 from unseen_core.errors import UnseenError
+from unseen_core.images import with_channels
 from unseen_core.sources import SourceConfig, SourceImages, load
 
 __all__ = ["check_out", "check_pipeline", "check_place", "read_images", "same_names"]
@@ -46,8 +48,10 @@ def check_pipeline(folder: Path) -> None:
         raise UnseenError(f"{folder} {found}; give a diffusers folder of Stable Diffusion 1 or 2")
 
 
-def read_images(params: Params, path: str, size: int, run: Run) -> SourceImages:
-    """Return the images of a folder or zip at a network's size, and warn of unusable files.
+def read_images(
+    params: Params, path: str, size: int, run: Run, *, channels: int = 3
+) -> SourceImages:
+    """Return the images of a folder or zip as a network takes them, and warn of unusable files.
 
     Raises:
         UnseenError: If none is usable, or one is not and ``images.skip_bad`` is false.
@@ -63,7 +67,7 @@ def read_images(params: Params, path: str, size: int, run: Run) -> SourceImages:
         raise UnseenError(str(error).removeprefix("domain images: ")) from None
     for name, reason in source.skipped:
         run.log.warning("%s: skipped %s: %s", path, name, reason)
-    return source
+    return replace(source, images=with_channels(source.images, channels))
 
 
 def same_names(found: SourceImages, source: SourceImages, path: str) -> Tensor:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from flows.folders.checks import check_place, read_images, same_names
 from flows.folders.manifest import classes_of, has_classes, write_images
-from flows.folders.open import Opened, open_network
+from flows.folders.open import open_network
+from flows.loading.opened import Opened
 from flows.running.cores import share_cores
 from flows.running.resume import scratch
 from flows.running.run import Run
@@ -140,12 +141,13 @@ def copy_folder(
         raise UnseenError(f"--{error}") from None
     grid = grid_through(schedule, [level], steps=asked.steps, spacing=params.solver.spacing)
     method = params.solver.method if asked.guidance == 1 else "ddim"
-    source = read_images(params, asked.images, opened.size // asked.factor, run)
+    source = read_images(params, asked.images, opened.size // asked.factor, run,
+                         channels=opened.channels)
     if classes == "needed":
         classes_of(source, asked.images)
     originals = None
     if asked.originals is not None:
-        large = read_images(params, asked.originals, opened.size, run)
+        large = read_images(params, asked.originals, opened.size, run, channels=opened.channels)
         originals = same_names(large, source, asked.originals)
         if len(source) * asked.copies < 2:
             raise UnseenError(f"{asked.originals}: one image gives no interval; leave --originals "

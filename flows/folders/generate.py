@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from flows.folders.checks import check_out, read_images
-from flows.folders.open import Opened, open_network
+from flows.folders.open import open_network
 from flows.folders.request import (
     NOISE,
     Request,
@@ -18,6 +18,7 @@ from flows.folders.request import (
     sampler_of,
     tuned_noise,
 )
+from flows.loading.opened import Opened
 from flows.running.cores import share_cores
 from flows.running.registry import stage
 from flows.running.resume import scratch
@@ -64,7 +65,7 @@ def generate(run: Run, *, request: str) -> dict[str, object]:
     folder = None if asked.pipeline is None else Path(asked.pipeline)
     opened = open_network(params, model=asked.model, pipeline=folder, prompt=asked.prompt,
                           negative=asked.negative, guidance=asked.guidance, device=device)
-    source = read_images(params, asked.images, opened.size, run)
+    source = read_images(params, asked.images, opened.size, run, channels=opened.channels)
     tuned = tuned_noise(asked)
     if tuned is None and len(source) < sampler.fewest:
         found = "one image" if len(source) == 1 else f"{len(source)} images"

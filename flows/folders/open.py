@@ -1,43 +1,16 @@
 """The network that a command works with: a model of params.yaml, or a Stable Diffusion folder."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flows.folders.checks import check_pipeline
+from flows.loading.opened import Opened
 from flows.settings.params import Params
 from unseen_core.errors import UnseenError
 from unseen_core.store import file_hash, fingerprint
-from unseen_core.types import Codec, Pixels
 
-if TYPE_CHECKING:  # diffusers takes seconds to import
-    from unseen_core.diffusion.denoiser import UNetEps
-    from unseen_core.diffusion.latent_diffusion import LatentDiffusion
-
-__all__ = ["Opened", "open_network"]
+__all__ = ["open_network"]
 
 _BATCH = 8  # At most, of latent diffusion models, which are large.
-
-
-@dataclass(frozen=True, eq=False)
-class Opened:
-    """A frozen network, ready to use.
-
-    Attributes:
-        network: Predicts the noise in its states.
-        codec: Between images and its states.
-        weights: SHA-256 of everything that decides what it computes, prompts and guidance apart.
-        name: For manifests: the model's name, or that of the pipeline's folder.
-        size: Side of its images.
-        batch: Images per call, at most.
-    """
-
-    network: "UNetEps | LatentDiffusion"
-    codec: Codec
-    weights: str
-    name: str
-    size: int
-    batch: int
 
 
 def open_network(
@@ -79,12 +52,12 @@ def open_network(
             pipeline, prompt=prompt, negative=negative, guidance=guidance, device=device,
             precision=precision, batch=min(batch, _BATCH))
         mark = fingerprint({name: file_hash(file) for name, file in files.items()})
-        return Opened(latent, latent, mark, pipeline.resolve().name, latent.size, latent.batch)
+        return Opened(latent, latent, mark, pipeline.resolve().name, latent.size, 3,
+                      latent.batch)
     if prompt or negative or guidance != 1:
         raise UnseenError("--prompt, --negative and --guidance belong to --pipeline; a model of "
                           "params.yaml takes none")
     from flows.loading.frozen import load_frozen
 
     params.model(str(model))
-    network, weights = load_frozen(str(model), device=device, precision=precision)
-    return Opened(network, Pixels(), weights, str(model), network.shape[1], batch)
+    return load_frozen(str(model), device=device, precision=precision, batch=batch)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from flows.settings.paths import PATHS
 from unseen_core.errors import UnseenError
+from unseen_core.images import with_channels
 from unseen_core.laws.blends import Law, law_from_state
 from unseen_core.laws.geometry import Envelope
 from unseen_core.laws.references import References
@@ -17,7 +18,7 @@ from unseen_core.store import (
     read_tensors,
 )
 
-__all__ = ["Fitted", "load_fitted", "references_at"]
+__all__ = ["Fitted", "channels_of", "load_fitted", "references_at"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +36,21 @@ class Fitted:
     envelope: Envelope
 
 
+def channels_of(model: str) -> int:
+    """Return the channels of the images that a fetched model works on, without loading it.
+
+    Raises:
+        UnseenError: If it was not fetched.
+    """
+    return int(str(read_json(PATHS.network(model)[0] / "config.json")["in_channels"]))
+
+
 def references_at(
     model: str, domain: str, level: int, gram: Tensor | None = None
 ) -> tuple[References, list[str]]:
     """Return the fit images carried to ``level``, and their ids.
+
+    Level 0 is pixel space: the images themselves, with the model's channels.
 
     Args:
         model: A model of params.yaml.
@@ -51,7 +63,7 @@ def references_at(
     """
     if level == 0:
         images, frame = read_pictures(PATHS.domain(domain) / "fit.parquet")
-        return References.of(images, gram), frame["id"].tolist()
+        return References.of(with_channels(images, channels_of(model)), gram), frame["id"].tolist()
     store = TensorStore(PATHS.latents(model, domain))
     return References.stored(store, level, gram), list(store.ids)
 

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+from flows.loading.opened import Opened
+from flows.running.batch import settle_batch
 from flows.settings.paths import PATHS
 from unseen_core.checkpoints.network import WEIGHTS
 from unseen_core.diffusion.denoiser import UNetEps, load_model
 from unseen_core.errors import UnseenError
 from unseen_core.store import file_hash, write_bytes
+from unseen_core.types import Pixels
 
 __all__ = ["WEIGHTS", "load_frozen", "load_tuned", "record_weights"]
 
@@ -20,15 +23,26 @@ def record_weights(folder: Path) -> str:
     return found
 
 
-def load_frozen(model: str, *, device: str, precision: str) -> tuple[UNetEps, str]:
-    """Load a fetched checkpoint; return it with the SHA-256 of its weights.
+def load_frozen(model: str, *, device: str, precision: str, batch: int | str) -> Opened:
+    """Load a fetched checkpoint.
+
+    A class-conditional network is bound to ``models.MODEL.label``, as ``fetch`` recorded it.
+
+    Args:
+        model: A model of params.yaml.
+        device: Where it computes.
+        precision: ``float32`` or ``bf16``.
+        batch: Images per call, or ``auto``; see ``settle_batch``.
 
     Raises:
         UnseenError: If it was not fetched, cannot be read, or its weights are not those that
             ``fetch`` recorded.
     """
-    return _load(PATHS.model(model), f"fetch --model {model}", device=device,
-                        precision=precision)
+    network, weights = _load(PATHS.model(model), f"fetch --model {model}", device=device,
+                             precision=precision)
+    channels, side, _ = network.shape
+    return Opened(network, Pixels(), weights, model, side, channels,
+                  settle_batch(batch, network, weights))
 
 
 def load_tuned(model: str, domain: str, name: str, *, device: str, precision: str) -> UNetEps:

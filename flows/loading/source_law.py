@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 
 from flows.settings.paths import PATHS
 from unseen_core.errors import UnseenError
+from unseen_core.images import with_channels
 from unseen_core.laws.gaussian import Gaussian
 from unseen_core.laws.references import References
 from unseen_core.laws.source import fit_source
@@ -17,13 +18,14 @@ __all__ = ["load_source", "source_file", "write_source"]
 _MOST = 2000  # Images that are fitted to; inner products and eigenvectors grow as their square.
 
 
-def write_source(path: Path, domain: Path) -> int:
+def write_source(path: Path, domain: Path, channels: int) -> int:
     """Fit the law to a fetched domain, never to its held-out images; return to how many.
 
     Args:
         path: The file to write, safetensors of float32.
         domain: Folder of the seen domain, with fit.parquet and, where there are more images
             than fit and held out, rest.parquet.
+        channels: Of the network's images.
 
     Raises:
         UnseenError: If the images are damaged or too few.
@@ -34,7 +36,7 @@ def write_source(path: Path, domain: Path) -> int:
         left = _MOST - sum(map(len, known))
         if left > 0:
             known.append(read_pictures(side, limit=left)[0])
-    images = torch.cat(known)
+    images = with_channels(torch.cat(known), channels)
     # Half the size, and far below the error of the fit.
     state = {name: tensor.float() for name, tensor in fit_source(References.of(images))
              .state().items()}

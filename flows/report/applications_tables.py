@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from flows.loading.fitted import channels_of
 from flows.loading.source_law import load_source
 from flows.report.applications_data import Made, labelled_pool, side
 from flows.report.plots.applications import anonymise_sheet, enhance_sheet, plot_applications
@@ -24,7 +25,7 @@ from unseen_core.applications import (
     summary,
 )
 from unseen_core.applications.measures import NOTICE, Row, distance_to, enhanced, hidden, utility
-from unseen_core.images import png_bytes, to_float, to_uint8
+from unseen_core.images import png_bytes, to_float, to_uint8, with_channels
 from unseen_core.judging.features import extract
 from unseen_core.judging.probe import Probe, fit_probe, wilson
 from unseen_core.schedule import Schedule
@@ -128,8 +129,10 @@ def _anonymised(params: Params, model: str, schedule: Schedule, made: Made,
     row |= distance_to(made.images, held_out, extractor, draws=params.evaluate.draws,
                        seed=params.seed)
     row |= {"in_target": share.value, "in_target_low": share.low, "in_target_high": share.high}
-    moved = (to_float(made.images) - to_float(sources)).double().square().mean().sqrt().item()
-    expected = expected_move(load_source(model), to_float(sources), schedule, made.level, asked.eta)
+    channels = channels_of(model)  # a grey network cannot keep colours: they are not its move
+    after, before = (to_float(with_channels(x, channels)) for x in (made.images, sources))
+    moved = (after - before).double().square().mean().sqrt().item()
+    expected = expected_move(load_source(model), before, schedule, made.level, asked.eta)
     row |= {"moved_rms": moved, "moved_rms_predicted": expected.mean().sqrt().item()}
     known: Row = dict.fromkeys(("utility", "utility_sd", "utility_seeds"))
     if (labels >= 0).all() and (answers >= 0).all():

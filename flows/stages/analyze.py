@@ -14,7 +14,6 @@ from flows.loading.frozen import load_frozen
 from flows.loading.grid import grid_of
 from flows.loading.judge import first_extractor
 from flows.report.plots.analysis import plot_analysis
-from flows.running.batch import settle_batch
 from flows.running.cores import share_cores
 from flows.running.registry import stage
 from flows.running.run import Run
@@ -28,7 +27,7 @@ from unseen_core.diffusion.denoiser import UNetEps
 from unseen_core.diffusion.device import pick_device
 from unseen_core.diffusion.transport import denoise
 from unseen_core.errors import UnseenError
-from unseen_core.images import to_float
+from unseen_core.images import to_float, with_channels
 from unseen_core.judging.features import extract
 from unseen_core.judging.probe import fit_probe
 from unseen_core.rng import Streams
@@ -55,7 +54,9 @@ def analyze(run: Run, *, model: str, domain: str) -> dict[str, object]:
     params = load_params()
     device = pick_device(params.compute.device)
     workers = share_cores(params, device)
-    network, weights = load_frozen(model, device=device, precision=params.invert.precision)
+    opened = load_frozen(model, device=device, precision=params.invert.precision,
+                         batch=params.invert.batch)
+    network = opened.network
     fit_images, _ = references_at(model, domain, 0)
     seen_images, _ = read_pictures(PATHS.model(model) / "seen.parquet")
     seen = TensorStore(PATHS.latents(model, None))
@@ -82,11 +83,11 @@ def analyze(run: Run, *, model: str, domain: str) -> dict[str, object]:
                 neighbours=params.fit.neighbours, coverage=params.fit.coverage, seed=params.seed)
 
     def trip(x: Tensor) -> list[RoundTrip]:
-        return reconstruction(network, x[: params.analyze.images].to(device), levels,
-                              params.analyze.steps, method=params.solver.method,
+        return reconstruction(network, opened.codec, x[: params.analyze.images].to(device),
+                              levels, params.analyze.steps, method=params.solver.method,
                               spacing=params.solver.spacing)
 
-    batch = min(_BOTTLENECKS, settle_batch(params.invert.batch, network, weights))
+    batch = min(_BOTTLENECKS, opened.batch)
     levels, grid = sorted(params.levels), grid_of(network, params)
     before = _own_samples(network, grid, params)
     walker = _walker(params, model, domain, device)
@@ -110,7 +111,7 @@ def analyze(run: Run, *, model: str, domain: str) -> dict[str, object]:
         raise UnseenError(f"models.{model}: the network's own samples changed while it was used; "
                           "something writes to its weights")
     report = {"model": model, "domain": domain, "images": fit_images.count,
-              "seen": len(seen_images), "latents": count, "weights": weights,
+              "seen": len(seen_images), "latents": count, "weights": opened.weights,
               "own_samples": {"compared": len(before), "identical": True},
               "levels": {str(k): table for k, table in zip(levels, tables, strict=True)},
               "gap": walker.gap(seen_images), "walks": walks,
@@ -134,16 +135,18 @@ def _own_samples(network: UNetEps, grid: tuple[int, ...], params: Params) -> Ten
 
 def _walker(params: Params, model: str, domain: str, device: str) -> Walker:
     """Return what carries altered latents down and judges the images."""
-    network, weights = load_frozen(model, device=device, precision=params.denoise.precision)
+    opened = load_frozen(model, device=device, precision=params.denoise.precision,
+                         batch=params.denoise.batch)
     extractor = first_extractor(params, device)
     seen, _ = read_pictures(PATHS.model(model) / "seen.parquet")
     fit_images, _ = read_pictures(PATHS.domain(domain) / "fit.parquet")
+    fit_images = with_channels(fit_images, opened.channels)
     probe = fit_probe(extract(extractor, seen), extract(extractor, fit_images))
-    batch = settle_batch(params.denoise.batch, network, weights)
     settings = params.analyze
-    return Walker(network, grid_of(network, params), batch, params.solver.method, settings.etas,
-                  settings.images, settings.paths, params.evaluate.draws, params.seed, extractor,
-                  probe, TensorStore(PATHS.latents(model, domain)),
+    return Walker(opened.network, opened.codec, grid_of(opened.network, params), opened.batch,
+                  params.solver.method, settings.etas, settings.images, settings.paths,
+                  params.evaluate.draws, params.seed, extractor, probe,
+                  TensorStore(PATHS.latents(model, domain)),
                   TensorStore(PATHS.latents(model, None)), fit_images)
 
 

@@ -9,7 +9,6 @@ from flows.loading.frozen import load_frozen
 from flows.loading.judge import first_extractor
 from flows.report.applications_data import Made, labelled_pool
 from flows.report.applications_tables import write_tables
-from flows.running.batch import settle_batch
 from flows.running.cores import share_cores
 from flows.running.registry import stage
 from flows.running.resume import scratch
@@ -27,10 +26,9 @@ from unseen_core.applications import (
 from unseen_core.diffusion.batch import naming_memory
 from unseen_core.diffusion.device import pick_device
 from unseen_core.errors import UnseenError
-from unseen_core.images import to_float, to_uint8
+from unseen_core.images import to_float, to_uint8, with_channels
 from unseen_core.rng import Streams
 from unseen_core.store import read_pictures, read_tensors
-from unseen_core.types import Pixels
 
 __all__ = ["applications"]
 
@@ -68,13 +66,14 @@ def applications(run: Run, *, model: str) -> dict[str, object]:
     device = pick_device(params.compute.device)
     workers = share_cores(params, device)
     asked = params.applications
-    network, weights = load_frozen(model, device=device, precision=params.denoise.precision)
+    opened = load_frozen(model, device=device, precision=params.denoise.precision,
+                         batch=params.denoise.batch)
+    network, weights, batch = opened.network, opened.weights, opened.batch
     known = _known(run, params)
     parts = [part for part in _parts(params) if part.domain in known]
     levels = {part.fraction: level_of(part.fraction, network.schedule) for part in parts}
     grid = grid_through(network.schedule, list(levels.values()), steps=params.solver.steps,
                         spacing=params.solver.spacing)
-    batch = settle_batch(params.denoise.batch, network, weights)
     files = [PATHS.domain(domain) / f"{side}.parquet" for domain in known
              for side in ("fit", "held_out", "rest")]
     settings = {"applications": asked.model_dump(), "grid": list(grid), "seed": params.seed,
@@ -88,12 +87,15 @@ def applications(run: Run, *, model: str) -> dict[str, object]:
         if work.has(part.file):
             return
         starts, ids = _starts(params, part)
+        if starts.shape[1] != opened.channels:
+            starts = to_float(with_channels(to_uint8(starts), opened.channels))
         streams = Streams(params.seed, f"{part.domain}/{part.use}", ids)
         with naming_memory("denoise.batch", batch):
-            images = boomerang(network, Pixels(), starts.to(device), levels[part.fraction], grid,
-                               eta=asked.eta, method=params.solver.method, streams=streams,
+            images = boomerang(network, opened.codec, starts.to(device), levels[part.fraction],
+                               grid, eta=asked.eta, method=params.solver.method, streams=streams,
                                batch=batch, passes=part.passes)
-        outputs = to_uint8(images.cpu()).contiguous()
+        # Beside the domain's own images in every table, so with their channels.
+        outputs = with_channels(to_uint8(images.cpu()), 3).contiguous()
         work.add(part.file, lambda path: save_file({"images": outputs}, path))
 
     with work:

@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from flows.loading.frozen import load_frozen, load_tuned
 from flows.loading.grid import grid_of
 from flows.loading.starts import drawn_cells, load_starts, rows_of_parts
-from flows.running.batch import settle_batch
 from flows.running.cores import share_cores
 from flows.running.registry import stage
 from flows.running.resume import scratch
@@ -23,7 +22,7 @@ from unseen_core.diffusion.denoiser import UNetEps
 from unseen_core.diffusion.device import pick_device
 from unseen_core.diffusion.transport import ancestral
 from unseen_core.diffusion.transport import denoise as carry_down
-from unseen_core.images import pair_sheet, png_bytes, to_uint8
+from unseen_core.images import pair_sheet, png_bytes, to_uint8, with_channels
 from unseen_core.judging.novelty import nearest_pictures
 from unseen_core.rng import Streams
 from unseen_core.starts import StartStates
@@ -71,9 +70,11 @@ def denoise(run: Run, *, model: str, domain: str) -> dict[str, object]:
     pictures = PATHS.domain(domain) / "fit.parquet"
     fit_images, fit_frame = read_pictures(pictures)
     fit_ids = fit_frame["id"].tolist()
-    network, weights = load_frozen(model, device=device, precision=params.denoise.precision)
+    opened = load_frozen(model, device=device, precision=params.denoise.precision,
+                         batch=params.denoise.batch)
+    network, batch = opened.network, opened.batch
+    fit_images = with_channels(fit_images, opened.channels)
     grid = grid_of(network, params)
-    batch = settle_batch(params.denoise.batch, network, weights)
     tuned = {row.cell: row.network for row in drawn if row.network}
     folders = {cell: PATHS.finetuned(model, domain) / name for cell, name in tuned.items()}
     inputs = [starts, pictures, *PATHS.network(model), *sorted({*folders.values()})]
@@ -101,12 +102,14 @@ def denoise(run: Run, *, model: str, domain: str) -> dict[str, object]:
         for i in range(0, len(ids), batch):
             x = states.x[i : i + batch]
             if states.level == 0:
-                down = x
+                down = x  # images: level 0 is pixel space
             elif states.eta > 0:
                 rows = streams[i : i + batch]
-                down = ancestral(eps, x.to(device), levels, eta=states.eta, streams=rows)
+                down = opened.codec.decode(
+                    ancestral(eps, x.to(device), levels, eta=states.eta, streams=rows))
             else:
-                down = carry_down(eps, x.to(device), levels, method=params.solver.method)
+                down = opened.codec.decode(
+                    carry_down(eps, x.to(device), levels, method=params.solver.method))
             images.append(to_uint8(down.cpu()))
         return torch.cat(images)
 
@@ -155,5 +158,5 @@ def denoise(run: Run, *, model: str, domain: str) -> dict[str, object]:
         run.map(gather, list(cells), name=lambda cell: f"{model}/{domain}/{cell.key}")
         names = [f"{cell.key}.{end}" for cell in cells for end in ("parquet", "png", "json")]
         work.publish(PATHS.generated(model, domain), names,
-                     {"grid": list(grid), "batch": batch, "weights": weights})
+                     {"grid": list(grid), "batch": batch, "weights": opened.weights})
     return {"cells": len(cells)}

@@ -17,7 +17,7 @@ from flows.settings.cells import COSTS, REAL, Cell, load_cost
 from flows.settings.params import load_params
 from flows.settings.paths import PATHS
 from unseen_core.diffusion.device import pick_device
-from unseen_core.images import pair_sheet, png_bytes
+from unseen_core.images import pair_sheet, png_bytes, with_channels
 from unseen_core.judging.features import extract
 from unseen_core.judging.judges import DomainJudge, GhostJudge, Metrics, measure
 from unseen_core.judging.measures import Judged
@@ -47,6 +47,7 @@ def evaluate(run: Run, *, model: str, domain: str) -> dict[str, object]:
     fit_images, fit_frame = read_pictures(PATHS.domain(domain) / "fit.parquet")
     held_out, _ = read_pictures(PATHS.domain(domain) / "held_out.parquet")
     seen, _ = read_pictures(PATHS.model(model) / "seen.parquet")
+    fit_images, held_out = (with_channels(x, seen.shape[1]) for x in (fit_images, held_out))
     spaces = load_spaces(params.evaluate.extractors, domain, fit_images, held_out, device)
     ids_of_fit = fit_frame["id"].tolist()
     judge = DomainJudge.of(spaces[0], fit_images, held_out, seen, ids_of_fit)

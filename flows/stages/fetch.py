@@ -12,8 +12,9 @@ from flows.running.run import Run
 from flows.settings.params import Params, load_params
 from flows.settings.paths import PATHS
 from unseen_core.errors import UnseenError
+from unseen_core.images import with_channels
 from unseen_core.sources import SourceConfig, SourceImages, content_hash, load, split
-from unseen_core.store import write_json, write_pictures
+from unseen_core.store import read_pictures, write_json, write_pictures
 
 __all__ = ["fetch", "source_of"]
 
@@ -43,7 +44,10 @@ def _fetch_model(params: Params, model: str) -> dict[str, object]:
     section = params.model(model)
     checkpoint, found = open_model(model, section, size=params.images.size)
     channels, height, width = checkpoint.shape
-    if (channels, height, width) != (3, params.images.size, params.images.size):
+    if channels not in (1, 3):
+        raise UnseenError(f"models.{model} works on images of {channels} channels; give a network "
+                          "of 3, or of 1 for grey")
+    if (height, width) != (params.images.size, params.images.size):
         raise UnseenError(f"models.{model} works on {channels} x {height} x {width} images; set "
                           f"images.size to {height}")
     for level in params.levels:
@@ -56,9 +60,14 @@ def _fetch_model(params: Params, model: str) -> dict[str, object]:
     shutil.rmtree(out, ignore_errors=True)
     save_checkpoint(checkpoint, out)
     record_weights(out)
-    shutil.copyfile(seen, out / "seen.parquet")
+    images, frame = read_pictures(seen)
+    if images.shape[1] == channels:
+        shutil.copyfile(seen, out / "seen.parquet")
+    else:
+        write_pictures(out / "seen.parquet", with_channels(images, channels), frame)
     torch.set_num_threads(params.compute.threads)
-    return {"model": model, "sha256": found, "law of": write_source(PATHS.law(model), seen.parent)}
+    return {"model": model, "sha256": found,
+            "law of": write_source(PATHS.law(model), seen.parent, channels)}
 
 
 def source_of(params: Params, domain: str) -> SourceConfig:

@@ -47,6 +47,7 @@ def _tune(run: Run, params: Params, model: str, domain: str) -> dict[str, object
     from unseen_core.checkpoints.network import WEIGHTS
     from unseen_core.diffusion.denoiser import load_model
     from unseen_core.diffusion.device import pick_device
+    from unseen_core.images import with_channels
     from unseen_core.judging.features import extract
     from unseen_core.store import file_hash, read_json, read_pictures, write_json
     from unseen_core.training import tuned
@@ -57,6 +58,7 @@ def _tune(run: Run, params: Params, model: str, domain: str) -> dict[str, object
     source, pictures = PATHS.model(model), PATHS.domain(domain) / "fit.parquet"
     images, frame = read_pictures(pictures)
     seen, _ = read_pictures(source / "seen.parquet")
+    images = with_channels(images, seen.shape[1])
     extractor = first_extractor(params, device)
     memory = tuned.Memory(extractor, extract(extractor, seen), params.evaluate.draws, params.seed)
     before = file_hash(source / WEIGHTS)

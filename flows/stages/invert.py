@@ -5,7 +5,6 @@ import torch
 
 from flows.loading.frozen import load_frozen
 from flows.loading.grid import grid_of
-from flows.running.batch import settle_batch
 from flows.running.cores import share_cores
 from flows.running.registry import stage
 from flows.running.resume import scratch
@@ -15,7 +14,7 @@ from flows.settings.paths import PATHS
 from unseen_core.diffusion.batch import naming_memory
 from unseen_core.diffusion.device import pick_device
 from unseen_core.diffusion.transport import invert as carry_up
-from unseen_core.images import to_float
+from unseen_core.images import to_float, with_channels
 from unseen_core.store import (
     TensorStore,
     latent_manifest,
@@ -45,9 +44,10 @@ def invert(run: Run, *, model: str, domain: str | None = None) -> dict[str, obje
         pictures = PATHS.domain(domain) / "fit.parquet"
     label, out = domain or "seen", PATHS.latents(model, domain)
     images, frame = read_pictures(pictures)
-    network, weights = load_frozen(model, device=device, precision=params.invert.precision)
+    opened = load_frozen(model, device=device, precision=params.invert.precision,
+                         batch=params.invert.batch)
+    network, batch, images = opened.network, opened.batch, with_channels(images, opened.channels)
     grid = grid_of(network, params)
-    batch = settle_batch(params.invert.batch, network, weights)
     size, levels = params.invert.part_size, sorted(params.levels)
     parts = range(-(-len(images) // size))
     settings = {"invert": {**params.invert.model_dump(), "batch": batch}, "grid": list(grid),
@@ -66,8 +66,8 @@ def invert(run: Run, *, model: str, domain: str | None = None) -> dict[str, obje
         rows = to_float(images[part * size : (part + 1) * size])
         with naming_memory("invert.batch", batch):
             for x in rows.split(batch):
-                carry_up(network, x.to(device), grid, method=params.solver.method,
-                         observe=observe)
+                carry_up(network, opened.codec.encode(x.to(device)), grid,
+                         method=params.solver.method, observe=observe)
         for level, states in kept.items():
             whole = torch.cat(states)
             work.add(part_name(level, part), lambda path, x=whole: save_part(
@@ -85,7 +85,7 @@ def invert(run: Run, *, model: str, domain: str | None = None) -> dict[str, obje
                                    rows, mark)
         work.publish(out, [*names, "index.parquet"],
                      {**manifest, "grid": list(grid), "method": params.solver.method,
-                      "batch": batch, "weights": weights})
+                      "batch": batch, "weights": opened.weights})
     return {"images": len(images), "levels": levels, "calls": len(grid) - 1}
 
 

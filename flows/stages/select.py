@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from flows.loading.fitted import channels_of
 from flows.loading.judge import first_extractor
 from flows.loading.starts import drawn_cells
 from flows.report.plots.selection import plot_selection
@@ -17,6 +18,7 @@ from flows.settings.params import load_params
 from flows.settings.paths import PATHS
 from unseen_core.diffusion.device import pick_device
 from unseen_core.errors import UnseenError
+from unseen_core.images import with_channels
 from unseen_core.judging.features import extract
 from unseen_core.judging.selection import Candidate, Choice, choose
 from unseen_core.store import read_pictures, write_bytes, write_json
@@ -48,6 +50,7 @@ def select(run: Run, *, model: str, domain: str) -> dict[str, object]:
     torch.set_num_threads(params.compute.threads)
     extractor = first_extractor(params, device)
     images, frame = read_pictures(PATHS.domain(domain) / "fit.parquet")
+    images = with_channels(images, channels_of(model))
     rows = {key: row for row, key in enumerate(frame["id"])}
     folder = PATHS.generated(model, domain)
     cells = [drawn.cell for drawn in drawn_cells(PATHS.starts(model, domain)) if drawn.candidate]

@@ -11,7 +11,6 @@ from flows.loading.frozen import load_frozen
 from flows.loading.judge import first_extractor
 from flows.loading.source_law import load_source
 from flows.report.plots.steer import colour_sheet, plot_steer, variation_sheet
-from flows.running.batch import settle_batch
 from flows.running.cores import share_cores
 from flows.running.registry import stage
 from flows.running.run import Run
@@ -24,6 +23,7 @@ from unseen_core.analysis.steering.teleporting import JUMPS, Jump, Study
 from unseen_core.analysis.steering.varying import subjects_of, vary
 from unseen_core.diffusion.batch import naming_memory
 from unseen_core.diffusion.device import pick_device
+from unseen_core.images import with_channels
 from unseen_core.judging.extractors import metric_names
 from unseen_core.store import read_pictures, write_json
 
@@ -46,7 +46,8 @@ def steer(run: Run, *, model: str) -> dict[str, object]:
     device = pick_device(params.compute.device)
     workers = share_cores(params, device)
     steerer = _steerer(params, model, device)
-    domains = {name: read_pictures(PATHS.domain(name) / "fit.parquet")[0]
+    channels = steerer.network.shape[0]
+    domains = {name: with_channels(read_pictures(PATHS.domain(name) / "fit.parquet")[0], channels)
                for name in params.pipeline.domains}
     levels = sorted(params.steer.levels)
     tasks = [(name, level) for level in reversed(levels) for name in CONTROLS]
@@ -111,16 +112,19 @@ def unchanged_share(rows: Sequence[Row]) -> float:
 
 def _steerer(params: Params, model: str, device: str) -> Steerer:
     """Return the network with what it is steered and judged by."""
-    network, weights = load_frozen(model, device=device, precision=params.denoise.precision)
+    opened = load_frozen(model, device=device, precision=params.denoise.precision,
+                         batch=params.denoise.batch)
+    network = opened.network
     seen, _ = read_pictures(PATHS.model(model) / "seen.parquet")
     held_out, _ = read_pictures(PATHS.domain(params.model(model).seen) / "held_out.parquet")
+    held_out = with_channels(held_out, opened.channels)
     settings, schedule = params.steer, network.schedule
     for level in [*settings.levels, settings.search]:
         schedule.check_level(level, "steer:")
     levels, spacing = sorted(settings.levels), params.solver.spacing
     top = partial(schedule.grid, params.solver.steps, schedule.top, spacing=spacing)
     return Steerer(
-        network=network, batch=settle_batch(params.denoise.batch, network, weights), grid=top(),
+        network=network, batch=opened.batch, grid=top(),
         colour_grid=schedule.grid(settings.steps, levels[-1], spacing=spacing,
                                   through=levels[:-1]),
         search_grid=top(through=() if settings.search == schedule.top else (settings.search,)),

@@ -14,7 +14,6 @@ from flows.loading.frozen import load_frozen
 from flows.loading.judge import first_extractor
 from flows.loading.source_law import load_source
 from flows.report.plots.trajectory import plot_strip, plot_trajectory
-from flows.running.batch import settle_batch
 from flows.running.cores import share_cores
 from flows.running.registry import stage
 from flows.running.run import Run
@@ -34,7 +33,7 @@ from unseen_core.analysis.trajectory.tables import (
 )
 from unseen_core.diffusion.denoiser import UNetEps
 from unseen_core.diffusion.device import pick_device
-from unseen_core.images import to_float
+from unseen_core.images import to_float, with_channels
 from unseen_core.schedule import Schedule
 from unseen_core.store import read_pictures, write_json
 
@@ -67,8 +66,11 @@ def trajectory(run: Run, *, model: str) -> dict[str, object]:
     device = pick_device(params.compute.device)
     workers = share_cores(params, device)
     settings, seen_name = params.trajectory, params.model(model).seen
-    network, weights = load_frozen(model, device=device, precision=params.invert.precision)
-    quick, _ = load_frozen(model, device=device, precision=params.denoise.precision)
+    opened = load_frozen(model, device=device, precision=params.invert.precision,
+                         batch=params.invert.batch)
+    quick = load_frozen(model, device=device, precision=params.denoise.precision,
+                        batch=params.denoise.batch)
+    network, channels = opened.network, opened.channels
     law, out = load_source(model), PATHS.trajectory(model)
     shutil.rmtree(out, ignore_errors=True)
     if not law.factor.shape[1]:
@@ -80,17 +82,17 @@ def trajectory(run: Run, *, model: str) -> dict[str, object]:
     seen, _ = read_pictures(PATHS.model(model) / "seen.parquet")
     sides = {"seen": seen}
     for domain in params.pipeline.domains:
-        sides[domain], _ = read_pictures(PATHS.domain(domain) / "fit.parquet")
+        images, _ = read_pictures(PATHS.domain(domain) / "fit.parquet")
+        sides[domain] = with_channels(images, channels)
     noised, centres = _apart(seen, seen_name, settings.seeds)
     runs = Runs(
-        network, quick, settle_batch(params.invert.batch, network, weights),
-        settle_batch(params.denoise.batch, quick, weights), _grid(network, params),
+        network, quick.network, opened.batch, quick.batch, _grid(network, params),
         params.solver.method, settings.levels, settings.kicked, settings.kick, params.seed,
         spectrum, mode_groups(len(spectrum.variances)),
         closed_forms(law, to_float(centres).flatten(1), network.schedule, network.shape),
         first_extractor(params, device))
     measured = _measure(run, runs, settings, sides, noised, workers, name=model)
-    report = {"model": model, "weights": weights, "seen": seen_name, "seed": params.seed,
+    report = {"model": model, "weights": opened.weights, "seen": seen_name, "seed": params.seed,
               "law": {"modes": len(spectrum.variances), "remainder": spectrum.remainder,
                       "trace": law.trace},
               "images": {"noised": len(noised), "centres": len(centres)},
@@ -175,6 +177,7 @@ def _apart(seen: Tensor, domain: str, count: int) -> tuple[Tensor, Tensor]:
     """
     rest = PATHS.domain(domain) / "rest.parquet"
     if rest.is_file():
-        return seen[:count], read_pictures(rest, limit=_CENTRES)[0]
+        known, _ = read_pictures(rest, limit=_CENTRES)
+        return seen[:count], with_channels(known, seen.shape[1])
     count = min(count, len(seen) // 2)
     return seen[:count], seen[count:]

@@ -140,7 +140,7 @@ def test_a_label_is_a_shift_of_the_time_embedding() -> None:
             + shift[label]
         plain.load_state_dict(folded)
         wanted = UNetEps(plain, Schedule.linear())(x, 300)
-        found.append(UNetEps(conditional, Schedule.linear(), label=label)(x, 300))
+        found.append(UNetEps(conditional, Schedule.linear()).bound(label)(x, 300))
         torch.testing.assert_close(found[-1], wanted, rtol=1e-5, atol=1e-5)
     assert (found[0] - found[1]).abs().max() > 1e-3
 
@@ -153,7 +153,7 @@ def test_a_label_is_a_shift_of_the_time_embedding() -> None:
 ])
 def test_a_label_fits_the_network(classes: int | None, label: int | None, words: str) -> None:
     with pytest.raises(UnseenError, match=words):
-        UNetEps(network(num_class_embeds=classes), Schedule.linear(), label=label)
+        UNetEps(network(num_class_embeds=classes), Schedule.linear()).bound(label)
 
 
 @torch.no_grad()
@@ -220,7 +220,6 @@ def test_a_spoilt_checkpoint_is_one_line(
 
 
 @pytest.mark.parametrize("changes, words", [
-    ({"num_class_embeds": 10}, "class-conditional"),
     ({"class_embed_type": "timestep"}, "class-conditional"),
     ({"out_channels": 4}, "predicts 4 channels for images of 3"),
 ])

@@ -129,7 +129,7 @@ def test_a_damaged_folder_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [images(2).float(), images(2)[:, :1], images(2)[0], images(2)[:0]]
+    "bad", [images(2).float(), images(2)[:, :2], images(2)[0], images(2)[:0]]
 )
 def test_bad_images_are_refused(bad: Tensor) -> None:
     with pytest.raises(UnseenError):

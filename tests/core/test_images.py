@@ -73,7 +73,11 @@ def test_png_round_trip_and_refusal() -> None:
     data = images.encode_png(image)
     assert torch.equal(images.decode_png(data), image)
     assert data == images.encode_png(image.clone())
-    for bad in (b"", data[:-30], encoded(Image.new("L", (9, 9)), "PNG")):
+    grey = image[:1]
+    with Image.open(io.BytesIO(images.encode_png(grey))) as picture:
+        assert picture.mode == "L"
+    assert torch.equal(images.decode_png(images.encode_png(grey)), grey)
+    for bad in (b"", data[:-30], encoded(Image.new("RGBA", (9, 9)), "PNG")):
         with pytest.raises(UnseenError):
             images.decode_png(bad)
     with pytest.raises(UnseenError, match="3, h, w"):

@@ -64,7 +64,7 @@ def test_noise_of_a_velocity_and_of_a_noise_are_told_apart(pipelines: dict[str, 
     x, level = states(2, *SHAPE), 400
     for kind in KINDS:
         model = load_latent_diffusion(pipelines[kind], prompt=PROMPT)
-        output = model.unet(x, level - 1, model.prompts.expand(2, -1, -1), return_dict=False)[0]
+        output = model.unet(x, level - 1, model.prompt.expand(2, -1, -1), return_dict=False)[0]
         a, s = model.schedule.a(level).item(), model.schedule.s(level).item()
         wanted = output if kind == "epsilon" else a * output + s * x
         torch.testing.assert_close(model(x, level), wanted, rtol=1e-5, atol=1e-5)
@@ -109,7 +109,7 @@ def test_a_configured_shift_is_taken_off_and_put_back(pipelines: dict[str, Path]
     images = states(1, 3, 16, 16)
     before = plain.encode(images)
     plain.vae.register_to_config(shift_factor=0.5)
-    shifted = LatentDiffusion(plain.unet, plain.vae, plain.schedule, prompt=plain.prompts)
+    shifted = LatentDiffusion(plain.unet, plain.vae, plain.schedule, prompt=plain.prompt)
     moved = shifted.encode(images)
     torch.testing.assert_close(moved, before - 0.5 * plain.vae.config.scaling_factor)
     torch.testing.assert_close(shifted.decode(moved), plain.decode(before))

@@ -13,6 +13,7 @@ from unseen_core.judging.metrics import psnr
 from unseen_core.laws.gaussian import Gaussian
 from unseen_core.rng import Streams
 from unseen_core.schedule import Schedule
+from unseen_core.types import Pixels
 
 SHAPE = (3, 4, 4)
 NAMES = [str(i) for i in range(9)]
@@ -31,7 +32,7 @@ def images() -> torch.Tensor:
 
 def test_rows_are_the_round_trips_of_the_pipeline(schedule: Schedule) -> None:
     model, x, levels = oracle(schedule), images(), (300, 700)
-    rows = reconstruction(model, x, levels, (12, 40), method="dpm3m", spacing="karras")
+    rows = reconstruction(model, Pixels(), x, levels, (12, 40), method="dpm3m", spacing="karras")
     assert [(row["steps"], row["level"]) for row in rows] == [
         (12, 300), (12, 700), (40, 300), (40, 700)]
     grid = schedule.grid(12, 700, through=(300,))[: rows[0]["calls"] + 1]

@@ -54,7 +54,8 @@ def test_a_published_file_goes_through_the_pipeline(workspace) -> None:
                              "unet/diffusion_pytorch_model.safetensors", "unet/weights.sha256"]
     asked = Architecture.from_settings({**HEADS, "image_size": SIZE})
     wanted = load_checkpoint(Path("x.pt"), architecture=asked)
-    model, weights = load_frozen(MODEL, device="cpu", precision="float32")
+    opened = load_frozen(MODEL, device="cpu", precision="float32", batch=1)
+    model, weights = opened.network, opened.weights
     assert first["unet/weights.sha256"].decode().strip() == weights
     assert torch.equal(model(states(), 400),
                        UNetEps(wanted.network, wanted.schedule)(states(), 400))
@@ -85,7 +86,7 @@ def test_a_label_goes_through_fetch(workspace) -> None:
     for label in (1, 4):
         change(workspace, "models", MODEL, "label", to=label)
         run_stage("fetch", {"model": MODEL})
-        model, _ = load_frozen(MODEL, device="cpu", precision="float32")
+        model = load_frozen(MODEL, device="cpu", precision="float32", batch=1).network
         network = UNet2DModel.from_pretrained(FETCHED / "unet")
         labels = torch.tensor([label, label])
         with torch.no_grad():
@@ -140,7 +141,7 @@ def test_a_converted_folder_is_one_of_diffusers(converted, shapes, label: int | 
     labels = None if label is None else torch.tensor([label])
     asked = Architecture.from_settings({**HEADS, "image_size": SIZE})
     loaded = load_checkpoint(Path("x.ckpt"), architecture=asked)
-    wanted = UNetEps(loaded.network, loaded.schedule, label=label)(states(), 400)
+    wanted = UNetEps(loaded.network, loaded.schedule).bound(label)(states(), 400)
     for network in (unet, pipeline.unet.eval()):
         with torch.no_grad():
             found = network(states(), 399, class_labels=labels, return_dict=False)[0][:, :3]

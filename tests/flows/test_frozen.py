@@ -21,7 +21,7 @@ def test_every_stage_that_uses_the_network_records_the_fetched_weights(done) -> 
     for stage in ("latents", "generated"):
         manifest = json.loads(Path("data", stage, MODEL, DOMAIN, "manifest.json").read_text())
         assert manifest["weights"] == wanted
-    assert load_frozen(MODEL, device="cpu", precision="float32")[1] == wanted
+    assert load_frozen(MODEL, device="cpu", precision="float32", batch=1).weights == wanted
 
 
 @pytest.mark.parametrize("stage", ["invert", "denoise", "analyze"])

@@ -32,21 +32,21 @@ def pictures(folder: Path, side: str, count: int, brightness: int) -> torch.Tens
 def test_fit_and_rest_are_fitted_and_held_out_images_are_not(tmp_path: Path) -> None:
     known = [pictures(tmp_path, "fit", 12, 40), pictures(tmp_path, "rest", 20, 60)]
     pictures(tmp_path, "held_out", 30, 230)
-    assert write_source(tmp_path / "law.safetensors", tmp_path) == 32
+    assert write_source(tmp_path / "law.safetensors", tmp_path, 3) == 32
     found = load_file(tmp_path / "law.safetensors")
     mean = to_float(torch.cat(known)).double().mean(0).flatten()
     np.testing.assert_allclose(found["mean"].numpy(), mean.numpy(), atol=1e-6)
     assert found["factor"].shape[0] == 192 and 1 <= found["factor"].shape[1] <= 8
     assert found["diagonal"].shape == () and found["diagonal"] > 0
     (tmp_path / "rest.parquet").unlink()  # a domain all of whose images are fit or held out
-    assert write_source(tmp_path / "law.safetensors", tmp_path) == 12
+    assert write_source(tmp_path / "law.safetensors", tmp_path, 3) == 12
 
 
 def test_many_images_are_read_up_to_a_bound(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("flows.loading.source_law._MOST", 15)
     pictures(tmp_path, "fit", 12, 40)
     pictures(tmp_path, "rest", 20, 60)
-    assert write_source(tmp_path / "law.safetensors", tmp_path) == 15
+    assert write_source(tmp_path / "law.safetensors", tmp_path, 3) == 15
 
 
 def test_the_law_finds_the_modes_that_there_are() -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
+from unseen_core.types import Condition
 
 __all__ = ["CONFIG", "HEADS", "LABEL", "SCHEDULER", "WEIGHTS", "build_network", "check_label",
            "empty_network", "load_network"]
@@ -103,15 +104,30 @@ def empty_network(config: Mapping[str, object]) -> UNet2DModel:
     return network
 
 
-def check_label(network: UNet2DModel, label: int | None) -> None:
-    """Raise UnseenError unless a class-conditional network, and only such a one, has a label."""
+def check_label(network: UNet2DModel, label: Condition) -> None:
+    """Raise UnseenError unless a class-conditional network, and only such a one, has a label.
+
+    Args:
+        network: The network.
+        label: One class, or int64 (b,), b >= 1, one for each of b states; None: no class.
+    """
     classes = network.config.num_class_embeds
-    if not classes and label is not None:
-        raise UnseenError("the network knows no classes; remove label (models.NAME.label)")
-    if classes and (label is None or not 0 <= label < classes):
-        raise UnseenError("the network is class-conditional; set label (models.NAME.label) to "
-                          f"0..{classes - 1}, the class that it is to receive"
-                          + ("" if label is None else f", not {label}"))
+    if not classes:
+        if label is not None:
+            raise UnseenError("the network knows no classes; remove label (models.NAME.label)")
+        return
+    given = torch.tensor([label]) if isinstance(label, int) else label
+    if given is None:
+        wrong = ""
+    elif given.dtype != torch.int64 or given.ndim != 1 or not len(given):
+        wrong = f", not {given.dtype} of shape {tuple(given.shape)}"
+    else:
+        outside = given[(given < 0) | (given >= classes)]
+        if not len(outside):
+            return
+        wrong = f", not {outside[0].item()}"
+    raise UnseenError("the network is class-conditional; set label (models.NAME.label) to "
+                      f"0..{classes - 1}, the class that it is to receive{wrong}")
 
 
 def _set_heads(network: UNet2DModel, heads: int) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from unseen_core.errors import UnseenError
 from unseen_core.schedule import Schedule, load_schedule
 
-__all__ = ["INDEX", "Parts", "load_parts", "pipeline_files"]
+__all__ = ["INDEX", "Parts", "load_encoder", "load_parts", "pipeline_files"]
 
 INDEX = "model_index.json"
 _WEIGHED = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
@@ -83,6 +83,26 @@ def load_parts(folder: Path, dtype: torch.dtype = torch.float32) -> Parts:
         UnseenError: If the folder is not such a pipeline, a part is damaged or lacks weights, or
             its network does not predict noise in latents of one square size.
     """
+    encoder = load_encoder(folder)
+    files = pipeline_files(folder)
+    wide = torch.float32
+    unet = _load(files, folder / "unet", UNet2DConditionModel.from_pretrained, torch_dtype=dtype)
+    vae = _load(files, folder / "vae", AutoencoderKL.from_pretrained, torch_dtype=wide)
+    schedule = load_schedule(folder)
+    pipeline = _pipeline(encoder.text_encoder, encoder.tokenizer, unet, vae)
+    _check(folder, pipeline)
+    return Parts(pipeline, schedule)
+
+
+def load_encoder(folder: Path) -> StableDiffusionPipeline:
+    """Load the text encoder and the tokenizer of a folder alone, for ``encode_prompt``.
+
+    Args:
+        folder: As for ``load_parts``.
+
+    Raises:
+        UnseenError: If the folder is no such pipeline, or a part is damaged or lacks weights.
+    """
     files = pipeline_files(folder)
     if find_spec("transformers") is None:
         raise UnseenError("latent diffusion models need the library transformers; install it with "
@@ -92,21 +112,23 @@ def load_parts(folder: Path, dtype: torch.dtype = torch.float32) -> Parts:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-
-    wide = torch.float32
-    unet = _load(files, folder / "unet", UNet2DConditionModel.from_pretrained, torch_dtype=dtype)
-    vae = _load(files, folder / "vae", AutoencoderKL.from_pretrained, torch_dtype=wide)
-    encoder = _load(files, folder / "text_encoder", CLIPTextModel.from_pretrained, dtype=wide)
+    encoder = _load(files, folder / "text_encoder", CLIPTextModel.from_pretrained,
+                    dtype=torch.float32)
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     except Exception as error:  # building from foreign values fails in any way it likes
         raise UnseenError(f"{folder / 'tokenizer'} cannot be loaded: {_first(error)}") from error
-    schedule = load_schedule(folder)
-    pipeline = StableDiffusionPipeline(
+    return _pipeline(encoder, tokenizer)
+
+
+def _pipeline(
+    encoder: nn.Module, tokenizer: object, unet: nn.Module | None = None,
+    vae: nn.Module | None = None,
+) -> StableDiffusionPipeline:
+    """Return parts as diffusers' own pipeline, which encodes prompts."""
+    return StableDiffusionPipeline(
         vae, encoder, tokenizer, unet, DDIMScheduler(clip_sample=False, steps_offset=1),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False)
-    _check(folder, pipeline)
-    return Parts(pipeline, schedule)
 
 
 def _load(

@@ -1,5 +1,6 @@
 """A diffusers U-Net on disk as a frozen predictor of noise."""
 
+from copy import copy
 from pathlib import Path
 from threading import get_ident
 from typing import Literal
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from unseen_core.checkpoints.network import LABEL, check_label, load_network
 from unseen_core.errors import UnseenError
 from unseen_core.schedule import Schedule, load_schedule
-from unseen_core.types import Level
+from unseen_core.types import Condition, Level
 
 __all__ = ["Precision", "UNetEps", "load_model", "plain_norms"]
 
@@ -19,18 +20,16 @@ Precision = Literal["float32", "bf16"]
 
 
 class UNetEps:
-    """A frozen ``UNet2DModel`` behind the ``EpsModel`` protocol.
+    """A frozen ``UNet2DModel`` behind the ``Conditional`` protocol.
+
+    A class-conditional network answers once a class is bound; see ``bound``.
 
     Args:
         network: The U-Net; put into evaluation mode, gradients off.
         schedule: Its noise schedule.
-        label: The class that a class-conditional network is always told.
         device: Where it computes; states may live there or on the CPU.
         precision: ``"float32"`` or ``"bf16"`` (autocast). States keep their own precision:
             a bf16 state loses several times more than a bf16 network does.
-
-    Raises:
-        UnseenError: If a class-conditional network has no label, or another one has.
     """
 
     def __init__(
@@ -38,12 +37,10 @@ class UNetEps:
         network: UNet2DModel,
         schedule: Schedule,
         *,
-        label: int | None = None,
         device: str = "cpu",
         precision: Precision = "float32",
     ) -> None:
         """Freeze the network and lay it out for convolutions."""
-        check_label(network, label)
         self.schedule = schedule
         size = network.config.sample_size
         height, width = (size, size) if isinstance(size, int) else tuple(size)
@@ -55,8 +52,24 @@ class UNetEps:
         self._dtype = next(network.parameters()).dtype
         if torch.device(device).type == "cpu" and precision == "bf16":
             plain_norms(self._network, below=32)
-        self._labels = None if label is None else torch.tensor([label], device=device)
+        self._label: Tensor | None = None  # () for every state, or (b,)
         self._timesteps: dict[Level, Tensor] = {}
+
+    def bound(self, condition: Condition) -> "UNetEps":
+        """Return the network told a class; see ``unseen_core.types.Conditional``.
+
+        Args:
+            condition: A class, or int64 (b,): a class for each of b states. None where the
+                network knows no classes; diffusers' class-conditional U-Net has no
+                unconditional answer.
+
+        Raises:
+            UnseenError: If the network takes no such condition, or a class is out of range.
+        """
+        check_label(self._network, condition)
+        told = copy(self)
+        told._label = None if condition is None else torch.as_tensor(condition).to(self.device)
+        return told
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
         """Return the predicted noise (b, c, h, w), float32, on the device of ``x``.
@@ -64,14 +77,19 @@ class UNetEps:
         Networks that also predict a variance return 2c channels; the noise is the first half.
         From a velocity the noise is a v + s x, with the a and s of the level that the network is
         told of.
+
+        Raises:
+            UnseenError: If a class-conditional network was told no class, or the classes of
+                another number of states.
         """
+        labels = self._labels(len(x))
         if level not in self._timesteps:
             timestep = self.schedule.timestep(level)
             self._timesteps[level] = torch.tensor([timestep], device=self.device)
         inputs = x.to(self.device, self._dtype).contiguous(memory_format=torch.channels_last)
         half = self.precision == "bf16"
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=half):
-            output = self._network(inputs, self._timesteps[level], class_labels=self._labels,
+            output = self._network(inputs, self._timesteps[level], class_labels=labels,
                                    return_dict=False)[0]
         output = output[:, : self.shape[0]].to(x.device).float()
         if self.schedule.prediction == "epsilon":
@@ -79,6 +97,16 @@ class UNetEps:
         told = max(level, 1)
         a, s = self.schedule.a(told).item(), self.schedule.s(told).item()
         return a * output + s * x.float()
+
+    def _labels(self, count: int) -> Tensor | None:
+        """Return the class of each of so many states, (count,), or None without classes."""
+        if self._label is None:
+            check_label(self._network, None)
+            return None
+        if self._label.ndim and len(self._label) != count:
+            raise UnseenError(f"{len(self._label)} classes are bound and {count} states were "
+                              "given; bind the classes of each batch, model.bound(classes[i:j])")
+        return self._label.expand(count)
 
     @torch.inference_mode()
     def bottleneck(self, x: Tensor, level: Level) -> Tensor:
@@ -128,16 +156,17 @@ def load_model(
 ) -> UNetEps:
     """Load a ``DDPMPipeline`` folder (``unet/`` and ``scheduler/``), as ``fetch`` writes it.
 
-    The project's own keys in it are honoured: a class label, a fixed number of heads (see
-    ``unseen_core.checkpoints.network``) and rescaled timesteps.
+    The project's own keys in it are honoured: a class label, which is bound, a fixed number of
+    heads (see ``unseen_core.checkpoints.network``) and rescaled timesteps. A class-conditional
+    network without a label comes unbound.
 
     Raises:
         UnseenError: If a file is missing or does not describe a network that predicts noise.
     """
     network = load_network(folder)
-    schedule = load_schedule(folder)
+    model = UNetEps(network, load_schedule(folder), device=device, precision=precision)
+    label = network.config.get(LABEL)
     try:
-        return UNetEps(network, schedule, label=network.config.get(LABEL), device=device,
-                       precision=precision)
+        return model if label is None else model.bound(label)
     except UnseenError as error:
         raise UnseenError(f"checkpoint {folder}: {error}") from error

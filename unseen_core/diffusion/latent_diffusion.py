@@ -1,5 +1,7 @@
 """A Stable Diffusion pipeline on disk as a frozen predictor of noise, and its autoencoder."""
 
+from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Literal
 
@@ -7,19 +9,19 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
-from unseen_core.checkpoints.pipeline import load_parts
+from unseen_core.checkpoints.pipeline import load_encoder, load_parts
 from unseen_core.errors import UnseenError
 from unseen_core.schedule import Schedule
-from unseen_core.types import Level
+from unseen_core.types import Condition, Level
 
-__all__ = ["LatentDiffusion", "Precision", "load_latent_diffusion"]
+__all__ = ["LatentDiffusion", "Precision", "embed", "load_latent_diffusion"]
 
 Precision = Literal["float32", "bf16", "float16"]
 _DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}
 
 
 class LatentDiffusion:
-    """A frozen U-Net on an autoencoder's latents: ``EpsModel`` and ``Codec`` in one.
+    """A frozen U-Net on an autoencoder's latents: ``Conditional`` and ``Codec`` in one.
 
     The network works on z = (E(x) - shift) scale of images x in [-1, 1], E the mean of the
     autoencoder's posterior, scale its ``scaling_factor`` (Rombach et al. 2022, arXiv 2112.10752,
@@ -36,14 +38,16 @@ class LatentDiffusion:
             precision, whatever its weights have.
         vae: Autoencoder, float32, since it decides start states; frozen here.
         schedule: The network's noise schedule.
-        prompt: Embedding of the prompt, (1, n, w).
-        negative: Embedding of the negative prompt, (1, n, w); for g other than 1.
+        prompt: Embedding of the prompt; see ``bound``.
+        negative: Embedding of the negative prompt, (1, n, w); for g other than 1, and for
+            ``bound(None)``.
         guidance: g, >= 0.
         device: Where it computes; states and images may live there or on the CPU.
         batch: Images per call of either network; longer stacks are cut.
 
     Raises:
-        UnseenError: If guidance or batch is out of range, or ``negative`` is missing.
+        UnseenError: If guidance or batch is out of range, ``negative`` is missing, or ``prompt``
+            does not fit the network.
     """
 
     def __init__(
@@ -71,19 +75,43 @@ class LatentDiffusion:
         self.device, self.guidance, self.batch = device, guidance, batch
         self.unet = unet.eval().requires_grad_(False).to(device)
         self.vae = vae.eval().requires_grad_(False).to(device)
-        guided = [prompt] if guidance == 1 or negative is None else [negative, prompt]
-        self.prompts = torch.cat(guided).to(device, unet.dtype)
+        self.negative = None if negative is None else self._fitting(negative)
+        self.prompt: Tensor | None = self._fitting(prompt)
         self._scale = float(vae.config.scaling_factor)
         self._shift = float(vae.config.shift_factor or 0)
+
+    def bound(self, condition: Condition) -> "LatentDiffusion":
+        """Return the model under another prompt; see ``unseen_core.types.Conditional``.
+
+        Args:
+            condition: Embedding of a prompt, (1, n, w), or of one for each of b states,
+                (b, n, w), as ``embed`` returns them; guidance stays. None: the negative prompt
+                alone, eps(z, u), without guidance.
+
+        Raises:
+            UnseenError: If it is no embedding of the network's width, or None and there is no
+                negative prompt.
+        """
+        if condition is None and self.negative is None:
+            raise UnseenError("a latent diffusion model without a prompt answers to its negative "
+                              "one; give negative")
+        told = copy(self)
+        told.prompt = None if condition is None else self._fitting(condition)
+        return told
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
         """Return the guided noise (b, c, h, w), float32, on the device of ``x``.
 
         From a velocity the noise is a v + s x, with the a and s of the level that the network is
         told of; guidance of one is guidance of the other.
+
+        Raises:
+            UnseenError: If the prompts of another number of states are bound.
         """
         timestep = torch.tensor([self.schedule.timestep(level)], device=self.device)
-        output = torch.cat([self._guided(part, timestep) for part in x.split(self.batch)])
+        parts, prompts = x.split(self.batch), self._prompts(len(x))
+        output = torch.cat([self._guided(*part, timestep)
+                            for part in zip(parts, prompts, strict=True)])
         if self.schedule.prediction == "epsilon":
             return output
         told = max(level, 1)
@@ -113,16 +141,58 @@ class LatentDiffusion:
             images.append(self.vae.decode(latents, return_dict=False)[0])
         return torch.cat(images).to(states.device)
 
-    def _guided(self, x: Tensor, timestep: Tensor) -> Tensor:
+    def _fitting(self, condition: Condition) -> Tensor:
+        """Return an embedding as the network reads it, or raise UnseenError."""
+        width = self.unet.config.cross_attention_dim
+        if not isinstance(condition, Tensor) or condition.ndim != 3 or not len(condition) \
+                or condition.shape[2] != width or not condition.is_floating_point():
+            found = tuple(condition.shape) if isinstance(condition, Tensor) else condition
+            raise UnseenError("a latent diffusion model takes embeddings of prompts, (1, n, "
+                              f"{width}) or (b, n, {width}), not {found}; make them with embed")
+        return condition.to(self.device, self.unet.dtype)
+
+    def _prompts(self, count: int) -> tuple[Tensor, ...]:
+        """Return the embeddings of the prompts of so many states, cut as the states are."""
+        prompt = self.negative if self.prompt is None else self.prompt
+        if len(prompt) not in (1, count):
+            raise UnseenError(f"{len(prompt)} prompts are bound and {count} states were given; "
+                              "bind the prompts of each batch, model.bound(prompts[i:j])")
+        # Copies: a tensor that only looks so large may take another kernel.
+        each = prompt.repeat_interleave(count, 0) if len(prompt) == 1 else prompt
+        return each.split(self.batch)
+
+    def _guided(self, x: Tensor, prompts: Tensor, timestep: Tensor) -> Tensor:
         """Return what the network predicts for one batch, guided, on the device of ``x``."""
-        count = len(self.prompts)
-        states = x.to(self.device, self.prompts.dtype).repeat(count, 1, 1, 1)
-        output = self.unet(states, timestep, self.prompts.repeat_interleave(len(x), 0),
-                           return_dict=False)[0].to(x.device).float()
-        if count == 1:
+        plain = self.prompt is None or self.guidance == 1 or self.negative is None
+        if not plain:
+            prompts = torch.cat([self.negative.repeat_interleave(len(x), 0), prompts])
+        states = x.to(self.device, prompts.dtype).repeat(1 if plain else 2, 1, 1, 1)
+        output = self.unet(states, timestep, prompts, return_dict=False)[0].to(x.device).float()
+        if plain:
             return output
         free, told = output.chunk(2)
         return free + self.guidance * (told - free)
+
+
+@torch.no_grad()
+def embed(folder: Path, prompts: Sequence[str]) -> Tensor:
+    """Return embeddings of prompts, float32 (b, n, w), for ``LatentDiffusion.bound``.
+
+    Only the text encoder and the tokenizer of a ``StableDiffusionPipeline`` folder are loaded.
+
+    Args:
+        folder: As for `load_latent_diffusion`.
+        prompts: One or more; a longer one than the text encoder reads is cut.
+
+    Raises:
+        UnseenError: If there is no prompt, or the folder is no such pipeline.
+    """
+    if not prompts:
+        raise UnseenError("no prompt to embed; give one or more")
+    encoder = load_encoder(folder)
+    # One at a time: the embedding of a prompt does not depend on the others.
+    return torch.cat([encoder.encode_prompt(prompt, torch.device("cpu"), 1, False)[0]
+                      for prompt in prompts])
 
 
 @torch.no_grad()
@@ -144,7 +214,7 @@ def load_latent_diffusion(
     Args:
         folder: As diffusers saves it; Stable Diffusion 1 and 2 and what was tuned from them.
         prompt: What the images show; a longer one than the text encoder reads is cut.
-        negative: What they do not show; matters for guidance other than 1.
+        negative: What they do not show; matters for guidance other than 1 and ``bound(None)``.
         guidance: As for `LatentDiffusion`.
         device: As there.
         precision: Of the U-Net's weights; ``"bf16"`` or ``"float16"`` for CUDA.
@@ -155,7 +225,7 @@ def load_latent_diffusion(
     """
     parts = load_parts(folder, _DTYPES[precision])
     pipeline = parts.pipeline
-    embedding, other = pipeline.encode_prompt(prompt, torch.device("cpu"), 1, guidance != 1,
+    embedding, other = pipeline.encode_prompt(prompt, torch.device("cpu"), 1, True,
                                               negative_prompt=negative)
     return LatentDiffusion(
         pipeline.unet, pipeline.vae, parts.schedule, prompt=embedding, negative=other,

@@ -1,15 +1,16 @@
 """Noise predictors that are exact for known image laws: the oracles of the tests."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from unseen_core.errors import UnseenError
 from unseen_core.laws.gaussian import Gaussian
 from unseen_core.schedule import Schedule
-from unseen_core.types import Level
+from unseen_core.types import Condition, Level
 
 __all__ = ["GaussianEps", "MixtureEps", "StyleGaussianEps"]
 
@@ -60,7 +61,8 @@ class MixtureEps:
 
     eps(x, level) = s Σ_i w_i (a² v_i + s²)⁻¹ (x - a μ_i), where w_i is the posterior probability
     of component i. Non-linear, so that inversion and denoising have something to get wrong.
-    Level 0 is treated as in `GaussianEps`.
+    Level 0 is treated as in `GaussianEps`. The components are its classes: bound to class i it is
+    the perfect network for N(μ_i, diag v_i), and unbound that of all classes together.
 
     Attributes:
         schedule: The network's schedule.
@@ -68,6 +70,7 @@ class MixtureEps:
         weights: Shape (m,), positive; normalised inside.
         means: μ_i, shape (m, d) with d = c h w.
         variances: v_i >= 0, shape (m,) or (m, d).
+        told: The class of every state, (), or of each of b states, (b,); None: not told.
 
     Raises:
         UnseenError: Shapes that disagree, or weights that are not positive.
@@ -78,6 +81,7 @@ class MixtureEps:
     weights: Tensor
     means: Tensor
     variances: Tensor
+    told: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Keep float64 and check shapes."""
@@ -96,13 +100,40 @@ class MixtureEps:
         if not (self.weights > 0).all() or (self.variances < 0).any():
             raise UnseenError("MixtureEps: weights must be positive and variances at least 0")
 
+    def bound(self, condition: Condition) -> "MixtureEps":
+        """Return the network told classes; see ``unseen_core.types.Conditional``.
+
+        Args:
+            condition: A class, int64 (b,), or None.
+
+        Raises:
+            UnseenError: If it is neither, or a class is out of range.
+        """
+        if condition is None:
+            return replace(self, told=None)
+        classes = torch.as_tensor(condition)
+        fits = classes.dtype == torch.int64 and classes.ndim < 2
+        if not fits or (classes < 0).any() or (classes >= len(self.weights)).any():
+            raise UnseenError(f"MixtureEps: its classes are 0..{len(self.weights) - 1}, one or "
+                              f"int64 (b,); got {condition}")
+        return replace(self, told=classes)
+
     def __call__(self, x: Tensor, level: Level) -> Tensor:
-        """Return the noise in states ``x`` (b, c, h, w) at ``level``, float64, same shape."""
+        """Return the noise in states ``x`` (b, c, h, w) at ``level``, float64, same shape.
+
+        Raises:
+            UnseenError: If the classes of another number of states are bound.
+        """
+        if self.told is not None and self.told.ndim and len(self.told) != len(x):
+            raise UnseenError(f"MixtureEps: {len(self.told)} classes are bound and {len(x)} states "
+                              "were given; bind the classes of each batch")
         deviation, sigma = _scaled(self.schedule, x, level, self.means)
         variances = self.variances.reshape(len(self.weights), -1).expand_as(self.means)
         total = variances + sigma**2
         log_density = -0.5 * (deviation.square() / total + total.log()).sum(-1)
         posterior = torch.softmax(self.weights.log() + log_density, -1)
+        if self.told is not None:
+            posterior = one_hot(self.told.expand(len(x)), len(self.weights)).double()
         answer = (posterior[..., None] * deviation / total).sum(1)
         return (sigma * answer).reshape(x.shape)
 

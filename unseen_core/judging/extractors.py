@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unseen_core.errors import UnseenError
+from unseen_core.images import with_channels
 from unseen_core.judging import EXTRACTORS
 from unseen_core.types import FeatureExtractor
 
@@ -138,7 +139,8 @@ class Inception:
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         """Return float32 features (b, 2048) of uint8 images (b, 3, h, w)."""
-        pictures = [self._resize(image.permute(1, 2, 0).cpu().numpy()) for image in images]
+        pictures = [self._resize(image.permute(1, 2, 0).cpu().numpy())
+                    for image in with_channels(images, 3)]
         x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)  # (b, 3, 299, 299), 0..255
         return self._network(x.to(self._device)).float()
 
@@ -181,6 +183,6 @@ class SqueezeNet:
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         """Return float32 features (b, 512) of uint8 images (b, 3, h, w)."""
-        x = images.to(self._device).float() / 255
+        x = with_channels(images, 3).to(self._device).float() / 255
         x = functional.interpolate(x, (227, 227), mode="bilinear", antialias=True)
         return self._features((x - self._mean) / self._scale).mean((2, 3))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unseen_core.errors import UnseenError
+from unseen_core.images import with_channels
 from unseen_core.types import FeatureExtractor
 
 __all__ = [
@@ -38,13 +39,12 @@ TRAINING_IMAGES = "training_images.txt"
 def pixels32(images: Tensor) -> Tensor:
     """Return uint8 images (b, 3, h, w) as float32 in [0, 1] of shape (b, 3, 32, 32).
 
+    Grey ones, (b, 1, h, w), are repeated to three channels, as everywhere in judging.
+
     Raises:
         UnseenError: If the images are of another type or shape.
     """
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise UnseenError(f"images of {images.dtype} and shape {tuple(images.shape)}; an extractor "
-                          "takes uint8 of shape (n, 3, h, w)")
-    x = images.float().div_(255)
+    x = with_channels(images, 3).float().div_(255)
     if x.shape[-2:] != (SIZE, SIZE):
         x = functional.interpolate(x, (SIZE, SIZE), mode="bilinear", antialias=True)
     return x
@@ -197,7 +197,7 @@ def extract(extractor: FeatureExtractor, images: Tensor, batch: int = 64) -> Ten
 
     Args:
         extractor: Any feature extractor.
-        images: uint8, shape (n, 3, h, w), n >= 1.
+        images: uint8, shape (n, 3, h, w), or (n, 1, h, w) for grey, n >= 1.
         batch: Images at a time, >= 1.
 
     Returns:
@@ -225,7 +225,7 @@ def overlap(folder: Path, images: Tensor) -> int:
 
     Args:
         folder: Where ``save_extractor`` wrote it.
-        images: uint8, shape (n, 3, h, w), as they were given to the training.
+        images: uint8, shape (n, 3, h, w), as they were given to the training; or grey.
 
     Raises:
         UnseenError: If the list of training images is missing.
@@ -235,4 +235,4 @@ def overlap(folder: Path, images: Tensor) -> int:
         raise UnseenError(f"{path}: no such file, so held-out images cannot be separated from "
                           "training images; run `python -m flows pretrain`")
     known = set(path.read_text().split())
-    return sum(image_hash(image) in known for image in images)
+    return sum(image_hash(image) in known for image in with_channels(images, 3))

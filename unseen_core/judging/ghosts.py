@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unseen_core.errors import UnseenError
+from unseen_core.images import LUMINANCE, with_channels
 from unseen_core.judging.metrics import Interval
 from unseen_core.laws.frequency import band_masks, dct
 
@@ -17,7 +18,6 @@ __all__ = ["MEASURES", "Comparison", "check_bootstrap", "ghost_measures", "ghost
 MEASURES = ("sharpness", "local_contrast", "high_frequency")
 """Per image, without unit; none depends on an image's contrast or brightness."""
 
-_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _BLOCK = 2**23  # Numbers of images that are floats at a time: 42 of 3 x 256 x 256.
 
 
@@ -134,16 +134,13 @@ def ghosts(
 
 
 def luminance(images: Tensor) -> Tensor:
-    """Return the luminance of uint8 images (n, 3, h, w), float64 (n, h, w) in [0, 1].
+    """Return the luminance of uint8 images (n, c, h, w), c 1 or 3, float64 (n, h, w) in [0, 1].
 
     Raises:
         UnseenError: If the images are of another type or shape.
     """
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise UnseenError(f"images of {images.dtype} and shape {tuple(images.shape)}; ghosting is "
-                          "measured on uint8 of shape (n, 3, h, w)")
-    weights = torch.tensor(_LUMINANCE, dtype=torch.float64)
-    return torch.einsum("nchw,c->nhw", images.double() / 255, weights)
+    weights = torch.tensor(LUMINANCE, dtype=torch.float64)
+    return torch.einsum("nchw,c->nhw", with_channels(images, 3).double() / 255, weights)
 
 
 def in_blocks(images: Tensor) -> tuple[Tensor, ...]:

@@ -18,14 +18,15 @@ def write_pictures(path: Path, images: Tensor, frame: pd.DataFrame) -> None:
 
     Args:
         path: The Parquet file.
-        images: uint8 (n, 3, h, w).
+        images: uint8 (n, 3, h, w), or (n, 1, h, w) for grey.
         frame: n rows; a column id (str, unique) and any provenance columns but ``png``.
 
     Raises:
         UnseenError: Shapes do not fit, ids are missing or repeat, or ``png`` is taken.
     """
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise UnseenError(f"{path}: images {images.dtype} {tuple(images.shape)}; give uint8 n3hw")
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise UnseenError(f"{path}: images {images.dtype} {tuple(images.shape)}; give uint8 n3hw "
+                          "or n1hw")
     if len(frame) != len(images) or "id" not in frame or "png" in frame:
         raise UnseenError(f"{path}: give one row with an id, and no column png, for each image")
     if not frame["id"].is_unique:
@@ -37,7 +38,7 @@ def write_pictures(path: Path, images: Tensor, frame: pd.DataFrame) -> None:
 
 
 def read_pictures(path: Path, limit: int | None = None) -> tuple[Tensor, pd.DataFrame]:
-    """Return the images, uint8 (n, 3, h, w), and their provenance without the PNG bytes.
+    """Return the images, uint8 (n, c, h, w), c 1 or 3, and their provenance without the PNG bytes.
 
     Args:
         path: The Parquet file.

@@ -56,8 +56,11 @@ def finetune_latent(
         each: Called with (step, loss) after each step.
 
     Raises:
-        UnseenError: If the network is not float32, images do not fit it, or a loss is not finite.
+        UnseenError: If the network is not float32 or not under one prompt, images do not fit it,
+            or a loss is not finite.
     """
+    if model.prompt is None or len(model.prompt) != 1:
+        raise UnseenError("fine-tuning needs one prompt for all images; bind one")
     if model.unet.dtype != torch.float32:
         raise UnseenError(f"fine-tuning needs weights in float32, not {model.unet.dtype}; load the "
                           "pipeline so")
@@ -65,7 +68,7 @@ def finetune_latent(
         states = torch.cat([model.encode(to_float(part)) for part in images.split(model.batch)])
     noise = style_law(References.of(states)) if style else None
     unet = deepcopy(model.unet).requires_grad_(True)
-    prompt = model.prompts[-1:]
+    prompt = model.prompt
     kind = torch.device(model.device).type
 
     def predict(x: Tensor, timesteps: Tensor) -> Tensor:

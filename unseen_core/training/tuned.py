@@ -129,8 +129,8 @@ def train_copy(
         keep(step, lambda path: save_file(state, path, metadata={"format": "pt"}))
         copy = load_network(source)
         copy.load_state_dict(state)
-        forgotten = memory.judge(UNetEps(copy, schedule, label=label, device=device,
-                                         precision="bf16"))
+        forgotten = memory.judge(UNetEps(copy, schedule, device=device,
+                                         precision="bf16").bound(label))
         last = told[-_SMOOTH:]
         rows.append({"noise": noise, "images": len(images), **asdict(config), "steps": step,
                      "seconds": seconds, "loss": sum(last) / len(last), **forgotten})

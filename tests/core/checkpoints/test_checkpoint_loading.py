@@ -110,7 +110,7 @@ def test_a_file_is_stored_and_loaded_again_as_the_same_denoiser(
     loaded = load_checkpoint(tmp_path / "x.pt", architecture=asked).labelled(label)
     save_checkpoint(loaded, tmp_path / "out")
     again = load_model(tmp_path / "out")
-    wanted = UNetEps(loaded.network, loaded.schedule, label=label)
+    wanted = UNetEps(loaded.network, loaded.schedule).bound(label)
     assert torch.equal(again.schedule.alpha_bar, wanted.schedule.alpha_bar)
     for level in (0, 500, 1000):
         assert again.schedule.timestep(level) == wanted.schedule.timestep(level)

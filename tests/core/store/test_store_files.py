@@ -173,7 +173,7 @@ def test_bad_pictures_are_refused(tmp_path: Path) -> None:
     frame = pd.DataFrame({"id": ["a", "b"]})
     for wrong, table, word in (
         (images.float(), frame, "give uint8"),
-        (images[:, :1], frame, "give uint8"),
+        (images[:, :2], frame, "give uint8"),
         (images[:1], frame, "one row with an id"),
         (images, frame.rename(columns={"id": "name"}), "one row with an id"),
         (images, frame.assign(png=1), "no column png"),

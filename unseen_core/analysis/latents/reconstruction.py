@@ -9,7 +9,7 @@ from torch import Tensor
 from unseen_core.diffusion.transport import Method, denoise, invert
 from unseen_core.judging.metrics import psnr, relative_error
 from unseen_core.schedule import Spacing
-from unseen_core.types import EpsModel, Level
+from unseen_core.types import Codec, EpsModel, Level
 
 __all__ = ["RoundTrip", "reconstruction"]
 
@@ -32,6 +32,7 @@ class RoundTrip(TypedDict):
 
 def reconstruction(
     model: EpsModel,
+    codec: Codec,
     images: Tensor,
     levels: Sequence[Level],
     steps: Sequence[int],
@@ -44,6 +45,8 @@ def reconstruction(
     One grid per budget passes through all levels, as in the pipeline.
 
     Args:
+        model: The frozen network.
+        codec: Between images and its states.
         images: Shape (n, c, h, w) in [-1, 1].
         levels: Mixing levels, increasing.
         steps: Network calls from clean to the highest level.
@@ -52,15 +55,15 @@ def reconstruction(
         One entry per budget and level.
     """
     rows: list[RoundTrip] = []
-    true = (images.double() + 1) / 2
+    true, states = (images.double() + 1) / 2, codec.encode(images)
     for count in steps:
         grid = model.schedule.grid(count, levels[-1], spacing=spacing, through=levels[:-1])
         latents: dict[Level, Tensor] = {}
-        invert(model, images, grid, method=method,
+        invert(model, states, grid, method=method,
                observe=lambda level, x, kept=latents: kept.update({level: x}))
         for level in levels:
             part = grid[: grid.index(level) + 1]
-            back = denoise(model, latents[level], part, method=method)
+            back = codec.decode(denoise(model, latents[level], part, method=method))
             error = (back.double() + 1) / 2 - true
             rows.append({
                 "steps": count, "level": level, "calls": len(part) - 1,

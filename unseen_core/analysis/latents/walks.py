@@ -19,7 +19,7 @@ from unseen_core.laws.references import References
 from unseen_core.rng import Streams
 from unseen_core.starts.paths import path
 from unseen_core.store import TensorStore
-from unseen_core.types import FeatureExtractor
+from unseen_core.types import Codec, FeatureExtractor
 
 __all__ = ["Walker"]
 
@@ -32,6 +32,7 @@ class Walker:
 
     Attributes:
         network: The frozen network.
+        codec: Between its states and images.
         grid: The grid of inversion.
         batch: States per network call.
         method: Solver of every run without fresh noise.
@@ -46,6 +47,7 @@ class Walker:
     """
 
     network: UNetEps
+    codec: Codec
     grid: tuple[int, ...]
     batch: int
     method: Method
@@ -137,5 +139,5 @@ class Walker:
                 down = ancestral(self.network, x, part, eta=eta, streams=streams[i : i + size])
             else:
                 down = denoise(self.network, x, part, method=self.method)
-            images.append(down.cpu())
+            images.append(self.codec.decode(down).cpu())
         return to_uint8(torch.cat(images))
