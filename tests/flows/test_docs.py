@@ -105,7 +105,8 @@ def test_every_link_leads_to_a_file(page):
 
 
 @pytest.mark.parametrize(("page", "place"), [
-    (page, place) for page in PAGES for place in range(len(blocks(page, "yaml")))],
+    (page, place) for page in PAGES if page.name != "extending.md"  # test_extending follows it
+    for place in range(len(blocks(page, "yaml")))],
     ids=lambda value: value.name if isinstance(value, Path) else str(value))
 def test_every_piece_of_params_yaml_is_a_sound_one(tmp_path, page, place):
     text = blocks(page, "yaml")[place].replace("COMMIT", "a" * 40)

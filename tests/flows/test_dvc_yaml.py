@@ -39,8 +39,10 @@ def test_a_stage_depends_on_its_own_file_and_on_the_folders_that_it_imports(stag
         assert not [dep for dep in deps if dep.startswith(f"{folder}/")]
     covered = {file for file in files if file in deps or file.startswith(
         tuple(f"{folder}/" for folder in folders))}
-    # Neither the way of running a stage nor a package that holds a docstring decides its output.
-    assert {file.rpartition("/")[0] for file in files - covered} <= {
+    # Neither the way of running a stage, nor names that params.yaml may hold, nor a package that
+    # holds a docstring decides its output.
+    names = "unseen_core/judging/__init__.py"
+    assert {file.rpartition("/")[0] for file in files - covered - {names}} <= {
         "flows", "flows/mlflow", "flows/report", "flows/running", "flows/settings", "flows/stages",
         "unseen_core", "unseen_core/analysis"}
 
