@@ -124,6 +124,19 @@ def fetch_all(domains: Sequence[str] = (DOMAIN, SEEN)) -> None:
     run_stage("fetch", {"model": MODEL})
 
 
+def run_everything() -> None:
+    """Run every stage of the project in the working directory, on both domains."""
+    from flows.dispatch import run_stage
+
+    fetch_all((DOMAIN, OTHER, SEEN))
+    run_stage("invert", {"model": MODEL})
+    for domain in (DOMAIN, OTHER):
+        run_stages(PAIRED, domain)
+    for name in ("trajectory", "applications", "steer"):
+        run_stage(name, {"model": MODEL})
+    run_stage("compare")
+
+
 def contents(folder: Path, pattern: str = "*") -> dict[str, bytes]:
     """Return every file below a folder by its relative name."""
     return {file.relative_to(folder).as_posix(): file.read_bytes()
@@ -153,19 +166,11 @@ def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def finished(blank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which every stage has run on both domains; read only."""
-    from flows.dispatch import run_stage
-
     folder = tmp_path_factory.mktemp("finished") / "project"
     shutil.copytree(blank, folder)
     with pytest.MonkeyPatch.context() as patch:
         isolate(patch, folder)
-        fetch_all((DOMAIN, OTHER, SEEN))
-        run_stage("invert", {"model": MODEL})
-        for domain in (DOMAIN, OTHER):
-            run_stages(PAIRED, domain)
-        for name in ("trajectory", "applications", "steer"):
-            run_stage(name, {"model": MODEL})
-        run_stage("compare")
+        run_everything()
     return folder
 
 

@@ -1,9 +1,11 @@
 """The runs below an MLflow parent: per cell, per model and domain, per model and stage."""
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from flows.loading.metrics import LATENTS, Cell
+from flows.loading.seconds import read_seconds
 from flows.mlflow.provenance import datasets, digest, flatten
 from flows.mlflow.store import Store
 from flows.settings.paths import Paths
@@ -47,7 +49,7 @@ def write_runs(
             tags = marks | {"unseen.kind": "cell", "unseen.cell": mark}
             run = store.begin(_name(cell), tags | _origin(origins, mark))
             store.inputs(run, used)
-            _write_cell(store, run, cell, None if mark in origins else root)
+            _write_cell(store, run, cell, None if mark in origins else root, _seconds(cell, root))
             added += 1
         if whole not in known:
             tags = marks | {"unseen.kind": "series", "unseen.cell": whole}
@@ -59,12 +61,14 @@ def write_runs(
                        for record in cells if "stage" in record and digest(record) not in known)
 
 
-def _write_cell(store: Store, run: str, cell: Cell, root: Path | None) -> None:
-    """Write a cell: axes, settings and metrics, and its sheet if a root is given."""
+def _write_cell(
+    store: Store, run: str, cell: Cell, root: Path | None, took: Mapping[str, float]
+) -> None:
+    """Write a cell: axes, settings, metrics and seconds, and its sheet if a root is given."""
     axes = {key: cell[key] for key in ("model", "domain", "level", "sampler")}
     settings, metrics = dict(cell.get("settings") or {}), dict(cell.get("metrics") or {})
     # As a metric too: the UI sorts and filters parameters as texts.
-    numbers = metrics | {"n": cell.get("n"), "level": cell["level"]}
+    numbers = metrics | {"n": cell.get("n"), "level": cell["level"]} | took
     store.log(run, metrics=numbers, parameters=flatten(axes | settings))
     if root is not None and (sheet := _sheet(cell, root)):
         # As a file: a picture over steps is encoded twice more, and the series has it.
@@ -120,6 +124,16 @@ def _write_stage(
 def _name(cell: Cell) -> str:
     """Return a cell's name in the UI, which sorts by it."""
     return f"{cell['model']}/{cell['domain']}/L{int(str(cell['level'])):04d}/{cell['sampler']}"
+
+
+def _seconds(cell: Cell, root: Path) -> dict[str, float]:
+    """Return what a cell, and the training of its network, took on this machine."""
+    known = partial(read_seconds, root, str(cell["model"]), str(cell["domain"]))
+    key = f"L{int(str(cell['level'])):04d}-{cell['sampler']}"
+    network = str(dict(cell.get("settings") or {}).get("network"))
+    found = {"seconds": known("denoise").get(key),
+             "training_seconds": known("finetune").get(network)}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _sheet(cell: Cell, root: Path) -> Path | None:

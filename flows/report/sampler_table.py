@@ -24,7 +24,7 @@ def sampler_table(table: pd.DataFrame, kernel: str, params: Params) -> str:
     parts = []
     for model, rows in table.groupby("model", sort=False):
         domains = list(dict.fromkeys(rows["domain"]))
-        trained = "training_seconds" in rows and rows["training_seconds"].notna().any()
+        trained = "training_steps" in rows and rows["training_steps"].notna().any()
         head = ["sampler", "level", "network calls", *(["trained"] if trained else []), *domains]
         lines = [head, ["---"] * len(head)]
         for sampler, level, group in _cells(rows, params):
@@ -51,13 +51,13 @@ def _cells(rows: pd.DataFrame, params: Params) -> Iterator[tuple[str, int, pd.Da
 
 
 def _training(group: pd.DataFrame) -> str:
-    """Return what training a cell's network cost, the seconds a mean over the domains."""
-    trained = group.dropna(subset=["training_seconds"])
+    """Return what the network of a cell was trained with."""
+    trained = group.dropna(subset=["training_steps"])
     if not len(trained):
         return "frozen"
     images = sorted({int(count) for count in trained["training_images"]})
     return (f"{int(trained['training_steps'].iloc[0])} steps on "
-            f"{' or '.join(map(str, images))} images, {trained['training_seconds'].mean():.0f} s")
+            f"{' or '.join(map(str, images))} images")
 
 
 def _field(row: pd.Series, kernel: str) -> str:

@@ -14,7 +14,7 @@ __all__ = ["COSTS", "REAL", "Cell", "candidate_cells", "each_cell", "every_sampl
 
 REAL = "real"
 """The row of the fit images themselves: the floor of the distances, and no novelty at all."""
-COSTS = ("calls", "seconds", "training_seconds", "training_steps", "training_images")
+COSTS = ("calls", "training_steps", "training_images")
 """What a cell cost; a frozen network has not been trained for it."""
 
 
@@ -103,7 +103,7 @@ def candidate_cells(params: Params) -> list[Cell]:
 
 
 def load_cost(folder: Path, cell: Cell) -> dict[str, float]:
-    """Return calls per image, seconds of denoising, and of training where there was any."""
+    """Return network calls per image, and what training cost where there was any."""
     return read_json(folder / f"{cell.key}.json")
 
 
@@ -117,4 +117,4 @@ def load_training(folder: Path) -> dict[str, float]:
         UnseenError: If ``finetune`` did not make it.
     """
     report = read_json(folder / "report.json")
-    return {name: report[name.removeprefix("training_")] for name in COSTS[2:]}
+    return {name: report[name.removeprefix("training_")] for name in COSTS[1:]}

@@ -76,6 +76,10 @@ class Paths:
         """Networks that were trained further on a domain, NAME/STEPS each, and report.json."""
         return self._data("finetuned", model, domain)
 
+    def seconds(self, model: str, domain: str) -> Path:
+        """How long stages took on this machine; no output of a stage, and not tracked."""
+        return self._data("seconds", model, f"{domain}.json")
+
     def selection(self, model: str, domain: str, ending: str) -> Path:
         """The cell that fit images choose: json, csv of all candidates, png."""
         return self._data("selection", model, f"{domain}.{ending}")

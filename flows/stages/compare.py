@@ -76,7 +76,7 @@ def _table(cells: list[dict[str, object]], kernel: str, frechet: str) -> pd.Data
     table = pd.DataFrame([{**{key: cell[key] for key in axes}, **cell["metrics"]}
                           for cell in cells])
     first = [*axes, kernel, f"{kernel}_low", f"{kernel}_high", frechet, "in_target", "novelty",
-             "diversity", "acceptance", "calls", "seconds"]
+             "diversity", "acceptance", "calls"]
     rest = [name for name in table if name not in first]
     return table[[*first, *rest]].assign(distance=table[kernel])
 

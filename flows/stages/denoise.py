@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from flows.loading.frozen import load_frozen, load_tuned
 from flows.loading.grid import grid_of
+from flows.loading.seconds import record_seconds
 from flows.loading.starts import drawn_cells, load_starts, rows_of_parts
 from flows.running.cores import share_cores
 from flows.running.registry import stage
@@ -145,17 +146,19 @@ def denoise(run: Run, *, model: str, domain: str) -> dict[str, object]:
         })
         title = f"{model} {domain} level {cell.level} {cell.sampler} | beside: nearest fit image"
         sheet = pair_sheet(images[:_SHEET], fit_images[closest[:_SHEET]], columns=8, title=title)
-        seconds = sum(part["seconds"].item() for part in parts)
         work.add(f"{cell.key}.parquet", lambda path: write_pictures(path, images, frame))
         work.add(f"{cell.key}.png", lambda path: write_bytes(path, png_bytes(sheet)))
         cost = load_training(folders[cell]) if cell in folders else {}
         work.add(f"{cell.key}.json", lambda path: write_json(path, {
-            "calls": len(levels_of(cell)) - 1, "seconds": seconds, "images": len(images), **cost}))
+            "calls": len(levels_of(cell)) - 1, "images": len(images), **cost}))
 
     with work:
         run.map(make, [part for parts in cells.values() for part in parts],
                 name=lambda part: f"{model}/{domain}/{part.key}", workers=workers)
         run.map(gather, list(cells), name=lambda cell: f"{model}/{domain}/{cell.key}")
+        record_seconds(PATHS.root, model, domain, "denoise", {
+            cell.key: sum(read_tensors(work.path(f"{part.key}.safetensors"))["seconds"].item()
+                          for part in parts) for cell, parts in cells.items()})
         names = [f"{cell.key}.{end}" for cell in cells for end in ("parquet", "png", "json")]
         work.publish(PATHS.generated(model, domain), names,
                      {"grid": list(grid), "batch": batch, "weights": opened.weights})

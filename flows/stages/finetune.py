@@ -18,8 +18,8 @@ def finetune(run: Run, *, model: str, domain: str) -> dict[str, object]:
 
     NAME/STEPS below data/finetuned/MODEL/DOMAIN is a diffusers pipeline folder with
     ``noise.safetensors``, the law that it starts from at the noisiest level, and ``report.json``:
-    losses, seconds of training, the ids of its images, and how far it has forgotten the domain
-    that the frozen network has seen. ``report.json`` beside them has a row for each network.
+    losses, the ids of its images, and how far it has forgotten the domain that the frozen network
+    has seen. ``report.json`` beside them has a row for each network.
 
     A finished training survives a kill. Without entries the stage writes an empty report.
 
@@ -42,6 +42,7 @@ def _tune(run: Run, params: Params, model: str, domain: str) -> dict[str, object
     # torch takes seconds to import, and without entries, as by default, the stage needs none of it.
     from flows.loading.frozen import record_weights
     from flows.loading.judge import first_extractor
+    from flows.loading.seconds import record_seconds
     from flows.running.cores import share_cores
     from flows.running.resume import scratch
     from unseen_core.checkpoints.network import WEIGHTS
@@ -74,12 +75,12 @@ def _tune(run: Run, params: Params, model: str, domain: str) -> dict[str, object
         entry = params.finetune[name]
         chosen = images[: entry.images]
         config = FinetuneConfig(max(entry.steps), entry.batch, entry.learning_rate, seed=entry.seed)
-        rows, losses = tuned.train_copy(
+        rows, losses, seconds = tuned.train_copy(
             source, chosen, entry.noise, config, entry.steps, memory, device=device,
             keep=lambda step, write: work.add(f"{name}/{step}.safetensors", write))
         ids = frame["id"].tolist()[: len(chosen)]
         work.add(f"{name}.json", lambda path: write_json(
-            path, {"networks": rows, "ids": ids, "losses": losses}))
+            path, {"networks": rows, "ids": ids, "losses": losses, "seconds": seconds}))
 
     with work:
         run.map(train, list(params.finetune), name=lambda name: f"{model}/{domain}/{name}",
@@ -92,9 +93,12 @@ def _tune(run: Run, params: Params, model: str, domain: str) -> dict[str, object
         common = {"model": model, "domain": domain, "frozen_before": before,
                   "frozen_after": after}
         out, rows = PATHS.finetuned(model, domain), list[dict[str, object]]()
+        seconds: dict[str, float] = {}
         shutil.rmtree(out, ignore_errors=True)
         for name, entry in params.finetune.items():
             training = read_json(work.path(f"{name}.json"))
+            took = training["seconds"]
+            seconds |= {f"{name}/{steps}": took[str(steps)] for steps in entry.steps}
             law = tuned.training_law(entry.noise, images[: entry.images])
             for found in training["networks"]:
                 network, steps = f"{name}/{found['steps']}", found["steps"]
@@ -107,5 +111,6 @@ def _tune(run: Run, params: Params, model: str, domain: str) -> dict[str, object
             **common, "extractor": extractor.name, "untuned": untuned,
             "forgetting": {"images": tuned.SAMPLES, "calls": tuned.CALLS, "seen": len(seen)},
             "networks": rows})
+        record_seconds(PATHS.root, model, domain, "finetune", seconds)
         shutil.rmtree(work.folder)
     return {"networks": len(rows)}

@@ -6,7 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 from ruamel.yaml import YAML
-from workspace import CHAIN, DOMAIN, MODEL, ROOT, change, contents, fetch_all, run_stages
+from workspace import (
+    CHAIN,
+    DOMAIN,
+    MODEL,
+    OTHER,
+    ROOT,
+    change,
+    contents,
+    fetch_all,
+    run_everything,
+    run_stages,
+)
 
 from flows.dispatch import run_stage
 from flows.running.code import is_code
@@ -47,6 +58,19 @@ def test_only_evaluate_reads_held_out_images(workspace, finished):
                     ignore=shutil.ignore_patterns("held_out.parquet", "rest.parquet", "report"))
     run_stage("compare")
     assert contents(Path("data/report")) == contents(finished / "data/report")
+
+
+def test_a_second_run_writes_the_same_bytes(workspace, finished):
+    run_everything()
+    first, second = contents(finished / "data"), contents(Path("data"))
+    # How long work took is no result: it is kept apart, and nothing else holds a time.
+    assert {name for name in first if name.startswith("seconds/")} == {
+        f"seconds/{MODEL}/{domain}.json" for domain in (DOMAIN, OTHER)}
+    for found in (first, second):
+        for name in [name for name in found if name.startswith("seconds/")]:
+            del found[name]
+    assert [name for name in first if first[name] != second.get(name)] == []
+    assert first.keys() == second.keys()
 
 
 @pytest.mark.parametrize(("stage", "folder", "patterns"), [

@@ -18,7 +18,7 @@ from unseen_core.store import TensorStore, read_frame, read_pictures
 
 LEADING = ["model", "domain", "level", "sampler", "n", "kd_projections", "kd_projections_low",
            "kd_projections_high", "fd_projections", "in_target", "novelty", "diversity",
-           "acceptance", "calls", "seconds"]
+           "acceptance", "calls"]
 CELLS = [cell.key for cell in each_cell(Params.model_validate(parameters()))]
 PLACE = Path(MODEL, DOMAIN)
 

@@ -93,7 +93,7 @@ def train_copy(
     *,
     device: str,
     keep: Callable[[int, Callable[[Path], None]], None],
-) -> tuple[list[dict[str, object]], list[float]]:
+) -> tuple[list[dict[str, object]], list[float], dict[int, float]]:
     """Train a copy of a network, and keep it after every number of steps that is asked for.
 
     Args:
@@ -107,8 +107,8 @@ def train_copy(
         keep: Called with a number of steps and a function that writes the weights to a path.
 
     Returns:
-        For every network kept, what it was trained with, its loss, the seconds of training alone
-        and what `Memory.judge` finds; and the loss of every step.
+        For every network kept, what it was trained with, its loss and what `Memory.judge` finds;
+        the loss of every step; and by number of steps, the seconds of training alone.
 
     Raises:
         UnseenError: If the training diverges or the checkpoint cannot be read.
@@ -117,14 +117,16 @@ def train_copy(
     label = network.config.get(LABEL)
     rows: list[dict[str, object]] = []
     told: list[float] = []
-    seconds, began = 0.0, perf_counter()
+    seconds: dict[int, float] = {}
+    spent, began = 0.0, perf_counter()
 
     def each(step: int, loss: float) -> None:
-        nonlocal seconds, began
+        nonlocal spent, began
         told.append(loss)
         if step not in steps:
             return
-        seconds += perf_counter() - began
+        spent += perf_counter() - began
+        seconds[step] = spent
         state = {key: x.detach().cpu().contiguous() for key, x in network.state_dict().items()}
         keep(step, lambda path: save_file(state, path, metadata={"format": "pt"}))
         copy = load_network(source)
@@ -133,13 +135,13 @@ def train_copy(
                                          precision="bf16").bound(label))
         last = told[-_SMOOTH:]
         rows.append({"noise": noise, "images": len(images), **asdict(config), "steps": step,
-                     "seconds": seconds, "loss": sum(last) / len(last), **forgotten})
+                     "loss": sum(last) / len(last), **forgotten})
         began = perf_counter()
 
     law = training_law(noise, images) if noise == "style" else None
     losses = finetune(unet_predict(network, label=label), network.parameters(), schedule,
                       to_float(images).to(device), law, config, each=each)
-    return rows, losses
+    return rows, losses, seconds
 
 
 def save_copy(folder: Path, source: Path, weights: Path, law: Gaussian) -> None:

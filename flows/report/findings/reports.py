@@ -1,5 +1,6 @@
 """What the stages of the related works left behind: a JSON report and tables for each model."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from flows.loading.reports import MODEL_STAGES, stage_folder
+from flows.loading.seconds import read_seconds
 from flows.settings.paths import PATHS
 from unseen_core.store import read_json
 
@@ -40,9 +42,14 @@ def load_reports(models: Iterable[str]) -> dict[str, dict[str, Report]]:
 
 
 def load_training() -> pd.DataFrame | None:
-    """Return the comparison's cells of fine-tuned networks, None where there are none."""
+    """Return the comparison's cells of fine-tuned networks, None where there are none.
+
+    The column ``seconds`` holds what a training took, NaN for what another machine trained.
+    """
     file = PATHS.report / "training/training.csv"
     if not file.is_file():
         return None
     table = pd.read_csv(file)
-    return table if len(table) else None
+    took = [read_seconds(PATHS.root, row.model, row.domain, "finetune").get(row.network, math.nan)
+            for row in table.itertuples()]
+    return table.assign(seconds=took) if len(table) else None

@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 __all__ = ["training"]
 
 _AXES = ["model", "domain", "sampler", "level", "network", "noise", "images", "steps"]
-_SETTINGS = ["batch", "learning_rate", "warmup", "clip", "seed", "seconds", "loss"]
+_SETTINGS = ["batch", "learning_rate", "warmup", "clip", "seed", "loss"]
 _FORGETTING = ["forgetting", "forgetting_low", "forgetting_high", "forgetting_untuned"]
 
 

@@ -32,7 +32,7 @@ def tunes(evidence: Evidence) -> Section:
                 continue
             style, white = (side.loc[side[evidence.kernel].idxmin()] for side in sides.values())
             judged.append(beats(evidence.distance(style), evidence.distance(white)))
-            seconds += [float(style["seconds"]), float(white["seconds"])]
+            seconds += [float(x["seconds"]) for x in (style, white) if pd.notna(x["seconds"])]
             rows.append([case, str(int(budget[0])), str(int(budget[1])),
                          *(span(evidence.distance(x), 3) for x in (style, white)), judged[-1],
                          " / ".join(number(x["seconds"], 0) for x in (style, white)),
