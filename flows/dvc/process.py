@@ -22,6 +22,7 @@ __all__ = ["Outcome", "Say", "environment", "run_dvc", "stopped_by_sigterm", "tr
 Say = Callable[[str], None]
 
 LOCKED = ("Unable to acquire lock", "is busy, it is being blocked by")
+FROZEN = "is frozen. Its dependencies are not going to be reproduced"
 LOCK_ATTEMPTS = 3
 LOCK_DELAY = 10.0
 """Seconds between attempts while another DVC process holds the repository."""
@@ -127,7 +128,9 @@ def _stream(
     with _child(command, root, variables) as process:
         for line in process.stdout or ():
             unrecorded = UNRECORDED in line
-            if not (unrecorded and warned):  # each stage would say it
+            # Each stage would repeat the first. The second is intended: `pretrain` made what is
+            # shipped.
+            if not (unrecorded and warned) and FROZEN not in line:
                 say(line.rstrip("\n"))
             warned = warned or unrecorded
             locked = locked or any(sign in line for sign in LOCKED)

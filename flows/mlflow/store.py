@@ -33,7 +33,9 @@ BATCH = 100  # MLflow's limit on params and tags in one call
 _SETTINGS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT": "60",
              "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
              "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-             "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+             "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+             # It announces every table that it creates; errors are raised all the same.
+             "MLFLOW_LOGGING_LEVEL": "ERROR"}
 
 
 @dataclass(frozen=True)
@@ -161,8 +163,8 @@ def connect(root: Path, *, seconds: float = math.inf) -> Store:
     began = time.monotonic()
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    # They announce every table they create and every connection they try again.
-    for noisy in ("alembic", "mlflow", "urllib3"):
+    # They announce every table they change and every connection they try again.
+    for noisy in ("alembic", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     from mlflow import MlflowClient
 

@@ -138,7 +138,8 @@ def _write_card(
 
 def _samples(folder: Path, device: str) -> torch.Tensor:
     """Draw 64 images with the library's own pipeline, uint8 (64, 3, h, w)."""
-    pipeline = DDPMPipeline.from_pretrained(folder, local_files_only=True).to(device)
+    pipeline = DDPMPipeline.from_pretrained(folder, local_files_only=True,
+                                            low_cpu_mem_usage=False).to(device)
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator(device).manual_seed(0)
     found = pipeline(64, generator, num_inference_steps=_SAMPLE_STEPS, output_type="np").images

@@ -1,10 +1,15 @@
 """A real SQLite store: parents, children, series, images; a dead or broken store only warns."""
 
+import os
 import shutil
 import socket
+import subprocess
+import sys
 
 import pytest
+from workspace import ROOT
 
+from flows.loading.seconds import record_seconds
 from flows.mlflow import tracking
 from flows.mlflow.store import Store
 
@@ -60,6 +65,23 @@ def test_one_parent_and_the_right_children(root, cells):
     series = by_name["m/faces"].info.run_id
     history = client.get_metric_history(series, "kd_pixels/geometric")
     assert sorted((point.step, point.value) for point in history) == [(300, 0.3), (500, 0.5)]
+
+
+def test_a_cell_shows_the_seconds_that_this_machine_took(root, cells):
+    record_seconds(root, "m", "faces", "denoise", {"L0500-geometric": 1.5})
+    tracking.mirror(tracking.open_parent({}, root=root), cells, root=root)
+    _, by_name = runs_by_name(root)
+    assert by_name["m/faces/L0500/geometric"].data.metrics["seconds"] == 1.5
+    assert "seconds" not in by_name["m/faces/L0300/geometric"].data.metrics
+
+
+def test_a_new_store_is_made_without_a_word(tmp_path):
+    asked = "from pathlib import Path; from flows.mlflow.store import connect; connect(Path())"
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_LOGGING_LEVEL"}
+    done = subprocess.run([sys.executable, "-c", asked], cwd=tmp_path, capture_output=True,
+                          text=True, check=True, env=environment | {"PYTHONPATH": str(ROOT)})
+    assert (tmp_path / "mlflow.db").is_file()
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_mirroring_twice_adds_nothing_and_a_changed_cell_is_added(root, cells):

@@ -43,7 +43,8 @@ def load_network(folder: Path) -> UNet2DModel:
         if HEADS in config or LABEL in config:  # diffusers would warn of them at every load
             return build_network(config, load_file(folder / WEIGHTS))
         network, info = UNet2DModel.from_pretrained(
-            folder / "unet", local_files_only=True, use_safetensors=True, output_loading_info=True
+            folder / "unet", local_files_only=True, use_safetensors=True, output_loading_info=True,
+            low_cpu_mem_usage=False,  # the default warns of a library that it would need
         )
     except Exception as error:  # building from foreign values fails in any way it likes
         raise UnseenError(f"checkpoint {folder} cannot be loaded: {_first_line(error)}") from error

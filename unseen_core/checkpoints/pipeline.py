@@ -86,8 +86,10 @@ def load_parts(folder: Path, dtype: torch.dtype = torch.float32) -> Parts:
     encoder = load_encoder(folder)
     files = pipeline_files(folder)
     wide = torch.float32
-    unet = _load(files, folder / "unet", UNet2DConditionModel.from_pretrained, torch_dtype=dtype)
-    vae = _load(files, folder / "vae", AutoencoderKL.from_pretrained, torch_dtype=wide)
+    unet = _load(files, folder / "unet", UNet2DConditionModel.from_pretrained, torch_dtype=dtype,
+                 low_cpu_mem_usage=False)
+    vae = _load(files, folder / "vae", AutoencoderKL.from_pretrained, torch_dtype=wide,
+                low_cpu_mem_usage=False)
     schedule = load_schedule(folder)
     pipeline = _pipeline(encoder.text_encoder, encoder.tokenizer, unet, vae)
     _check(folder, pipeline)
