@@ -116,9 +116,9 @@ def test_a_lock_is_waited_for(tmp_path, mirrored, monkeypatch):
 
 def test_stream_reads_stages_lock_and_code(tmp_path):
     script = (
-        "import sys; print(\"WARNING: stage: 'pretrain' is frozen. Its dependencies are not going to "
-        "be reproduced.\"); print(\"Running stage 'invert@faces':\"); print('ERROR: Unable to acquire "
-        "lock. Most likely', file=sys.stderr); sys.exit(int(sys.argv[1]))"
+        "import sys; print(\"WARNING: stage: 'pretrain' is frozen. Its dependencies are not going "
+        "to be reproduced.\"); print(\"Running stage 'invert@faces':\"); print('ERROR: Unable to "
+        "acquire lock. Most likely', file=sys.stderr); sys.exit(int(sys.argv[1]))"
     )
     lines = []
     for code, locked in (("0", False), ("255", True)):
