@@ -1,4 +1,4 @@
-"""The command line: ``python -m flows <stage>``, and ``run``, ``serve``, ``schedule`` ..."""
+"""The command line: ``unseen COMMAND``, the same as ``python -m flows COMMAND``."""
 
 import logging
 import sys
@@ -12,8 +12,36 @@ from unseen_core.errors import UnseenError
 
 __all__ = ["main"]
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False,
                   help="New images of a domain that a frozen diffusion model has never seen.")
+
+
+def _version(asked: bool) -> None:
+    """Print the version and end."""
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(version("unseen"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option(
+        "--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """New images of a domain that a frozen diffusion model has never seen."""
+
+
+@app.command()
+def params(
+    section: Annotated[str | None, typer.Argument(
+        help="A section, such as solver; all by default.")] = None,
+) -> None:
+    """Print params.yaml, or a section of it, with what each parameter means."""
+    from flows.settings.documented import documented
+
+    typer.echo(documented(section))
 
 
 @app.command()

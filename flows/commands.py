@@ -1,14 +1,17 @@
 """The commands of the stages, made of the stages themselves, and those on the user's folders."""
 
 from collections.abc import Callable
+from functools import wraps
 from inspect import Parameter, Signature
 from math import isfinite
+from os import chdir
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flows.running.registry import DATA_FLOW, targets_of
+from flows.settings.documented import SHIPPED
 from unseen_core.errors import UnseenError
 
 __all__ = ["register", "stage"]
@@ -25,8 +28,8 @@ def _finite(option: typer.CallbackParam, value: float) -> float:
     return value
 
 
-Images = Annotated[Path, typer.Argument(help="Folder or zip of images.")]
-Out = Annotated[Path, typer.Argument(help="The folder to be made.")]
+Images = Annotated[Path, typer.Argument(resolve_path=True, help="Folder or zip of images.")]
+Out = Annotated[Path, typer.Argument(resolve_path=True, help="The folder to be made.")]
 OneModel = Annotated[str | None, typer.Option(help="A fetched model; by default the first.")]
 Fraction = Annotated[float, typer.Option(
     callback=_finite, help="How far images are noised, from 0 (not at all) to 1 (wholly).")]
@@ -35,7 +38,7 @@ Eta = Annotated[float, typer.Option(min=0, max=1, help="Share of fresh noise on 
 Steps = Annotated[int, typer.Option(min=2, help="Network calls from noise down.")]
 Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
 Pipeline = Annotated[Path | None, typer.Option(
-    help="Or a Stable Diffusion folder, as diffusers saves it.")]
+    resolve_path=True, help="Or a Stable Diffusion folder, as diffusers saves it.")]
 Prompt = Annotated[str, typer.Option(help="What the pipeline's images show.")]
 Guidance = Annotated[float, typer.Option(
     callback=_finite, help="Classifier-free guidance; 1 is none.")]
@@ -119,7 +122,7 @@ def enhance(
     passes: Annotated[int, typer.Option(min=1, help="Times noised and denoised.")] = 1,
     fraction: Fraction = 0.03,
     originals: Annotated[Path | None, typer.Option(
-        help="The true large images, of the same names, to measure by.")] = None,
+        resolve_path=True, help="The true large images, of the same names, to measure by.")] = None,
     eta: Eta = 1.0,
     steps: Steps = 40,
     seed: Seed = 0,
@@ -160,43 +163,69 @@ def _first(model: str | None, pipeline: Path | None) -> str | None:
 
 
 def generate(
-    images: Annotated[Path, typer.Argument(help="Folder or zip of example images.")],
-    out: Annotated[Path, typer.Argument(help="The folder to be made.")],
-    sampler: Annotated[str, typer.Option(
-        help="signal-leak, boomerang, style-noise or noise.")] = "signal-leak",
+    images: Images,
+    out: Out,
+    sampler: Annotated[str | None, typer.Option(
+        help="A sampler of params.yaml, or one that inverts nothing: signal-leak, boomerang, "
+             "style-noise, noise. By default the images choose.")] = None,
     level: Annotated[int | None, typer.Option(
-        help="Of the start states, 0 (clean) to T; noise and style-noise need none.")] = None,
+        help="Mixing level, 1 to T; by default the images choose.")] = None,
     settings: Annotated[list[str] | None, typer.Option(
         "--set", help="A setting of the sampler, as kind=dct; may be repeated.")] = None,
-    model: OneModel = None,
+    model: Annotated[str | None, typer.Option(
+        help="A model of params.yaml, or the path of a checkpoint; by default the first "
+             "model.")] = None,
     pipeline: Pipeline = None,
     prompt: Annotated[str, typer.Option(help="What the pipeline is to show.")] = "",
     negative: Annotated[str, typer.Option(help="And what not, under guidance.")] = "",
     guidance: Guidance = 1.0,
     count: Annotated[int, typer.Option(help="Images.")] = 16,
-    steps: Annotated[int, typer.Option(help="Network calls an image.")] = 50,
+    steps: Annotated[int | None, typer.Option(
+        min=1, help="Network calls an image; by default those of params.yaml.")] = None,
     method: Annotated[str | None, typer.Option(
         help="Solver; by default that of params.yaml, and ddim under guidance.")] = None,
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
 ) -> None:
-    """Make new images after a folder of examples, without inverting them."""
+    """Make new images of the domain of a folder of examples, with the model frozen."""
     from flows.dispatch import run_stage
     from flows.folders.request import Request, read_settings
 
     request = Request(
-        images=str(images), out=str(out), sampler=sampler, settings=read_settings(settings or []),
-        level=level, count=count, steps=steps, seed=seed, method=method,
-        model=_first(model, pipeline),
+        images=str(images), out=str(out),
+        sampler=sampler or (None if pipeline is None else "signal-leak"),
+        settings=read_settings(settings or []), level=level, count=count, steps=steps, seed=seed,
+        method=method, model=_first(model, pipeline),
         pipeline=None if pipeline is None else str(pipeline), prompt=prompt, negative=negative,
         guidance=guidance)
+    _download_missing(request.model)
     made = run_stage("generate", {"request": request.model_dump_json(exclude_defaults=True)})
-    typer.echo(f"{out}: {made['images']} images, manifest.csv and sheet.png")
+    typer.echo(f"{out}: {made['images']} images, sheet.png and manifest.json")
+    if "novelty" in made:
+        typer.echo(f"level {made['level']}, sampler {made['sampler']}: novelty "
+                   f"{made['novelty']:.2f} (1: as far from the given images as these are from "
+                   f"each other), near copies {made['near_copies']:.0%}, accepted "
+                   f"{made['acceptance']:.0%} of the candidates")
+
+
+def _download_missing(model: str | None) -> None:
+    """Bring what a model of params.yaml is read from, where it lies in data/downloads."""
+    from flows.dispatch import run_stage
+    from flows.settings.params import load_params
+    from flows.settings.paths import PATHS
+
+    params = load_params()
+    place = Path(params.models[model].path) if model in params.models else Path()
+    for name in params.downloads:
+        folder = PATHS.download(name)
+        if place.is_relative_to(folder) and not folder.exists():
+            run_stage("download", {"name": name})
 
 
 def finetune_pipeline(
-    images: Annotated[Path, typer.Argument(help="Folder or zip of example images.")],
-    out: Annotated[Path, typer.Argument(help="The folder to be made, a pipeline itself.")],
-    pipeline: Annotated[Path, typer.Option(help="A Stable Diffusion folder; stays as it is.")],
+    images: Images,
+    out: Out,
+    pipeline: Annotated[Path, typer.Option(
+        resolve_path=True, help="A Stable Diffusion folder; stays as it is.")],
     prompt: Annotated[str, typer.Option(help="What the images show.")] = "",
     noise: Annotated[str, typer.Option(help="style or white")] = "style",
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 500,
@@ -237,4 +266,19 @@ def register(app: typer.Typer) -> None:
     for name, does in DATA_FLOW.items():
         app.command(name, help=does, rich_help_panel="Stages of the pipeline")(stage_command(name))
     for command in (generate, anonymise, augment, enhance, finetune_pipeline):
-        app.command(rich_help_panel="On your own folders")(command)
+        app.command(rich_help_panel="On your own folders")(_anywhere(command))
+
+
+def _anywhere(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that works in the source tree where the working directory has no project."""
+
+    @wraps(command)
+    def run(**words: object) -> None:
+        if not Path("params.yaml").exists():
+            model = words.get("model")
+            if isinstance(model, str) and Path(model).exists():
+                words["model"] = str(Path(model).resolve())
+            chdir(SHIPPED.parent)
+        command(**words)
+
+    return run

@@ -1,170 +1,138 @@
-"""Stage ``generate``: new images after a folder of examples, without inverting any of them."""
+"""Stage ``generate``: new images after a folder of examples, with the network frozen."""
 
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import pandas as pd
 import torch
 from safetensors.torch import save_file
 
+from flows.folders.alone import generate_alone
 from flows.folders.checks import check_out, read_images
+from flows.folders.method import FEWEST, Chosen, UnseenMethod
 from flows.folders.open import open_network
-from flows.folders.request import (
-    NOISE,
-    Request,
-    all_settings,
-    level_of,
-    sampler_of,
-    tuned_noise,
-)
-from flows.loading.opened import Opened
+from flows.folders.request import ALONE, Request, all_settings, candidates_of
+from flows.loading.judge import first_extractor
 from flows.running.cores import share_cores
 from flows.running.registry import stage
 from flows.running.resume import scratch
 from flows.running.run import Run
-from flows.settings.params import load_params
-from unseen_core.diffusion.batch import naming_memory
+from flows.settings.params import Params, load_params
 from unseen_core.diffusion.device import pick_device
-from unseen_core.diffusion.transport import METHODS, ancestral, denoise
+from unseen_core.diffusion.transport import METHODS
 from unseen_core.errors import UnseenError
-from unseen_core.images import encode_png, png_bytes, sheet, to_float, to_uint8
-from unseen_core.laws.gaussian import Gaussian
-from unseen_core.laws.geometry import STATISTICS, Envelope
-from unseen_core.laws.references import References
-from unseen_core.rng import Streams
-from unseen_core.starts import StartContext, StartSampler, StartStates
+from unseen_core.images import encode_png, pair_sheet, png_bytes
+from unseen_core.schedule import Schedule
 from unseen_core.store import read_tensors, write_bytes
 
 __all__ = ["generate"]
 
-_SHEET, _COLUMNS = 64, 8
+_SHEET, _COLUMNS = 32, 8
 
 
 @stage("generate")
 def generate(run: Run, *, request: str) -> dict[str, object]:
-    """Write ``request.count`` PNG files, manifest.csv and sheet.png to ``request.out``.
+    """Write ``request.count`` PNG files, sheet.png and manifest.json to ``request.out``.
 
-    An interrupted run goes on where it stopped. Random numbers depend on seed and number alone,
-    so samplers are compared on common ones.
+    The paper's method, unless a sampler is named that needs the clean images alone. An
+    interrupted run goes on where it stopped.
 
     Raises:
         UnseenError: If the request is unusable; nothing is then written.
     """
     asked, params = Request.model_validate_json(request), load_params()
-    out = Path(asked.out)
-    check_out(Path(asked.images), out)
+    check_out(Path(asked.images), Path(asked.out))
     if asked.count < 1:
         raise UnseenError(f"--count {asked.count} is too few; use 1 or more")
-    method = asked.method or (params.solver.method if asked.guidance == 1 else "ddim")
-    if method not in METHODS:
-        raise UnseenError(f"--method {method} is not known; use one of {', '.join(METHODS)}")
-    sampler = sampler_of(asked)
+    if asked.method not in (None, *METHODS):
+        raise UnseenError(f"--method {asked.method} is not known; use one of {', '.join(METHODS)}")
+    if asked.sampler in ALONE:
+        return generate_alone(run, asked, params)
+    return _by_method(run, asked, params)
+
+
+def _by_method(run: Run, asked: Request, params: Params) -> dict[str, object]:
+    """Invert, fit, choose, draw, denoise and audit; see `flows.folders.method`."""
+    samplers, cells = candidates_of(asked, params)
     device = pick_device(params.compute.device)
     workers = share_cores(params, device)
     folder = None if asked.pipeline is None else Path(asked.pipeline)
-    opened = open_network(params, model=asked.model, pipeline=folder, prompt=asked.prompt,
-                          negative=asked.negative, guidance=asked.guidance, device=device)
+    precise, opened = (
+        open_network(params, model=asked.model, pipeline=folder, prompt=asked.prompt,
+                     negative=asked.negative, guidance=asked.guidance, device=device,
+                     precision=precision)
+        for precision in (params.invert.precision, params.denoise.precision))
+    for cell in cells:
+        opened.network.schedule.check_level(cell.level, "--level:")
+    grid = _grid(asked, params, opened.network.schedule, {cell.level for cell in cells})
     source = read_images(params, asked.images, opened.size, run, channels=opened.channels)
-    tuned = tuned_noise(asked)
-    if tuned is None and len(source) < sampler.fewest:
-        found = "one image" if len(source) == 1 else f"{len(source)} images"
-        raise UnseenError(f"{asked.images} has {found}; --sampler {asked.sampler} needs "
-                          f"{sampler.fewest} or more")
-    level = level_of(asked, opened.network.schedule, tuned)
-    schedule = opened.network.schedule
-    grid = schedule.grid(asked.steps, level, spacing=params.solver.spacing) if level else (0,)
-    values = all_settings(sampler) if tuned is None else {"noise": NOISE}
-    settings = asked.model_dump(exclude={"out", "images", "model", "pipeline"}) | {
-        "settings": values,
-        "examples": source.ids,
+    if len(source) < FEWEST:
+        raise UnseenError(f"{asked.images} has {len(source)} usable images; the method needs "
+                          f"{FEWEST} or more")
+    extractor = first_extractor(params, device)
+    method = asked.method or params.solver.method
+    settings = asked.model_dump(exclude={"out", "images", "model", "pipeline", "settings"}) | {
+        "network": opened.name, "weights": opened.weights, "method": method, "grid": list(grid),
+        "images": list(source.files or source.ids), "extractor": extractor.name,
         "skipped": [{"file": file, "reason": reason} for file, reason in source.skipped],
-        "weights": opened.weights, "network": opened.name, "level": level, "grid": list(grid),
-        "method": method, "size": opened.size, "crop": params.images.crop,
-        "precision": params.denoise.precision, "batch": opened.batch}
-    work, _ = scratch("generate", [Path(asked.images), *([tuned] if tuned else [])], settings,
-                      device)
-    context = _context(opened, level, source.images)
+        "candidates": {cell.key: all_settings(samplers[cell.sampler]) for cell in cells}}
+    decides = {name: getattr(params, name).model_dump()
+               for name in ("images", "invert", "fit", "select", "denoise")}
+    work, _ = scratch("generate", [Path(asked.images)], {
+        **settings, **decides, "trial": params.sample.count, "size": opened.size}, device)
+    made = UnseenMethod(params, precise, opened, source, samplers, cells, method, extractor, grid,
+                        asked.seed, device, work)
     ids = [f"{i:05d}" for i in range(asked.count)]
-    parts = [_Part(i // opened.batch, ids[i : i + opened.batch])
-             for i in range(0, len(ids), opened.batch)]
-
-    def make(part: _Part) -> None:
-        if work.has(part.file):
-            return
-        streams = partial(Streams, asked.seed, ids=part.ids)
-        starts = _starts(sampler, tuned, context, streams(purpose="generate/starts"))
-        with naming_memory("denoise.batch", len(part.ids)):
-            x = starts.x.to(device)
-            if starts.eta > 0 and level > 0:
-                down = ancestral(opened.network, x, grid, eta=starts.eta,
-                                 streams=streams(purpose="generate/denoise"))
-            else:
-                down = denoise(opened.network, x, grid, method=method)
-            images = to_uint8(opened.codec.decode(down).cpu()).contiguous()
-        work.add(part.file, lambda path: save_file(
-            {"images": images, "parents": starts.parents.contiguous()}, path))
-
     with work:
-        run.map(make, parts, name=lambda part: f"{opened.name}/{out.name}/{part.file}",
-                workers=workers)
-        made = [read_tensors(work.path(part.file)) for part in parts]
-        images, parents = (torch.cat([part[key] for part in made])
-                           for key in ("images", "parents"))
-        frame = pd.DataFrame({
-            "file": [f"{name}.png" for name in ids], "sampler": asked.sampler,
-            "settings": _text(values), "level": level, "steps": len(grid) - 1,
-            "method": method, "seed": asked.seed, "network": opened.name,
-            "weights": opened.weights, "prompt": asked.prompt, "negative": asked.negative,
-            "guidance": asked.guidance,
-            "parents": [",".join(source.ids[i] for i in row) for row in parents.tolist()],
-        })
-        title = f"{opened.name} {asked.sampler} level {level} {asked.prompt}".strip()
-        picture = sheet(images[:_SHEET], columns=_COLUMNS, title=title,
-                        scale=max(1, 64 // opened.size))
-        for name, image in zip(frame["file"], images, strict=True):
-            work.add(name, lambda path, x=image: write_bytes(path, encode_png(x)))
-        work.add("manifest.csv", lambda path: frame.to_csv(path, index=False))
-        work.add("sheet.png", lambda path: write_bytes(path, png_bytes(picture)))
-        work.publish(out, [*frame["file"], "manifest.csv", "sheet.png"], settings)
-    return {"images": len(ids), "out": asked.out, "calls": len(grid) - 1}
+        made.invert(run, workers)
+        chosen = made.choose(run, workers)
+        run.log.info("level %d, sampler %s: %s", chosen.cell.level, chosen.cell.sampler,
+                     chosen.reason)
+        return _publish(run, made, chosen, ids, Path(asked.out), settings, workers)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Images that are made at once, and survive a kill."""
+def _publish(
+    run: Run, made: UnseenMethod, chosen: Chosen, ids: list[str], out: Path,
+    settings: dict[str, object], workers: int,
+) -> dict[str, object]:
+    """Draw the images of the chosen cell, measure them, and write the folder."""
+    cell, work, size = chosen.cell, made.work, made.opened.batch
+    parts = {f"part-{i // size:05d}.safetensors": ids[i : i + size]
+             for i in range(0, len(ids), size)}
 
-    number: int
-    ids: list[str]
+    def draw(file: str) -> None:
+        if not work.has(file):
+            found = made.draw(cell, "new", parts[file])
+            work.add(file, lambda path: save_file(found, path))
 
-    @property
-    def file(self) -> str:
-        """Its name in the scratch folder and in logs."""
-        return f"part-{self.number:05d}.safetensors"
-
-
-def _context(opened: Opened, level: int, images: torch.Tensor) -> StartContext:
-    """Return what a sampler sees that needs clean images alone; no geometry is measured."""
-    clean = References.of(torch.cat([opened.codec.encode(to_float(part))
-                                     for part in images.split(opened.batch)]))
-    free = torch.full((len(STATISTICS),), torch.inf, dtype=torch.float64)
-    return StartContext(opened.network.schedule, level, clean, {}, Envelope(-free, free, 1.0),
-                        images=clean)
-
-
-def _starts(
-    sampler: StartSampler, tuned: Path | None, context: StartContext, streams: Streams
-) -> StartStates:
-    """Draw start states: by the sampler, or of the noise that a pipeline was tuned on."""
-    if tuned is None:
-        return sampler.draw(context, streams)
-    x = Gaussian.from_state(read_tensors(tuned)).sample(streams)
-    if x.shape[1] != context.references.dimension:
-        raise UnseenError(f"{tuned}: {x.shape[1]} numbers, not those of states "
-                          f"{tuple(context.shape)}; tune the pipeline again")
-    return StartStates.untested(x.reshape(-1, *context.shape), context.level)
+    run.map(draw, list(parts), workers=workers, name=lambda file: f"new images, {file}")
+    drawn = [read_tensors(work.path(file)) for file in parts]
+    images, parents = (torch.cat([part[key] for part in drawn]) for key in ("images", "parents"))
+    figures, distance, rows = made.audit(images)
+    figures["acceptance"] = len(ids) / sum(int(part["proposed"]) for part in drawn)
+    names, source = [f"{name}.png" for name in ids], made.source
+    given = source.files or source.ids
+    files = [{"file": name, "parents": [given[i] for i in row], "nearest": given[near],
+              "distance": far, "near_copy": far < figures["near_copy_distance"]}
+             for name, row, near, far in zip(names, parents.tolist(), rows.tolist(),
+                                             distance.tolist(), strict=True)]
+    title = f"{made.opened.name} {cell.sampler} level {cell.level} | beside: nearest given image"
+    picture = pair_sheet(images[:_SHEET], source.images[rows[:_SHEET]], columns=_COLUMNS,
+                         title=title, scale=max(1, 64 // made.opened.size))
+    for name, image in zip(names, images, strict=True):
+        work.add(name, lambda path, x=image: write_bytes(path, encode_png(x)))
+    work.add("sheet.png", lambda path: write_bytes(path, png_bytes(picture)))
+    work.publish(out, [*names, "sheet.png"], settings | {
+        "level": cell.level, "sampler": cell.sampler, "figures": figures, "files": files,
+        "choice": {"reason": chosen.reason, "table": list(chosen.table)}})
+    return {"images": len(ids), "out": str(out), "calls": made.grid.index(cell.level),
+            "level": cell.level, "sampler": cell.sampler, **figures}
 
 
-def _text(settings: dict[str, object]) -> str:
-    """Return settings on one line."""
-    return " ".join(f"{key}={value}" for key, value in sorted(settings.items()))
+def _grid(
+    asked: Request, params: Params, schedule: Schedule, levels: set[int]
+) -> tuple[int, ...]:
+    """Return the grid up to the highest candidate's level: the pipeline's own, cut there."""
+    top = max(levels)
+    stop = top if asked.steps else max(top, *params.levels)
+    whole = schedule.grid(asked.steps or params.solver.steps, stop, spacing=params.solver.spacing,
+                          through=sorted(levels - {stop}))
+    return whole[: whole.index(top) + 1]

@@ -4,9 +4,11 @@ from pathlib import Path
 
 from flows.folders.checks import check_pipeline
 from flows.loading.opened import Opened
-from flows.settings.params import Params
+from flows.settings.params import Model, Params
+from flows.settings.paths import PATHS
 from unseen_core.errors import UnseenError
 from unseen_core.store import file_hash, fingerprint
+from unseen_core.types import Pixels
 
 __all__ = ["open_network"]
 
@@ -22,17 +24,20 @@ def open_network(
     negative: str = "",
     guidance: float = 1.0,
     device: str,
+    precision: str | None = None,
 ) -> Opened:
-    """Open the model of a name or the pipeline in a folder, at ``denoise.precision``.
+    """Open a model of params.yaml, a checkpoint, or a pipeline in a folder.
 
     Args:
         params: Of the project.
-        model: A fetched model of params.yaml, which takes no prompt.
+        model: A model of params.yaml, fetched or not, or the path of a checkpoint: a diffusers
+            folder or a published file. It takes no prompt.
         pipeline: Or a ``StableDiffusionPipeline`` folder.
         prompt: What its images show.
         negative: What they do not show; matters for guidance other than 1.
         guidance: Classifier-free guidance; 1 is none.
         device: Where it computes.
+        precision: ``float32`` or ``bf16``; None: ``denoise.precision``.
 
     Raises:
         UnseenError: If neither or both are named, a model is given a prompt, or what is named
@@ -40,7 +45,7 @@ def open_network(
     """
     if (model is None) == (pipeline is None):
         raise UnseenError("give --model or --pipeline, one of the two")
-    precision, setting = params.denoise.precision, params.denoise.batch
+    precision, setting = precision or params.denoise.precision, params.denoise.batch
     batch = setting if isinstance(setting, int) else _BATCH
     if pipeline is not None:
         check_pipeline(pipeline)
@@ -57,7 +62,28 @@ def open_network(
     if prompt or negative or guidance != 1:
         raise UnseenError("--prompt, --negative and --guidance belong to --pipeline; a model of "
                           "params.yaml takes none")
+    name = str(model)
+    if name in params.models or not Path(name).exists():
+        section = params.model(name)
+    else:
+        name, section = Path(name).resolve().stem, Model(path=name, seen="unknown")
+    if name not in params.models or not (PATHS.model(name) / "unet/config.json").is_file():
+        return _open_published(name, section, params, device, precision, batch)
     from flows.loading.frozen import load_frozen
 
-    params.model(str(model))
-    return load_frozen(str(model), device=device, precision=precision, batch=batch)
+    return load_frozen(name, device=device, precision=precision, batch=batch)
+
+
+def _open_published(
+    name: str, section: Model, params: Params, device: str, precision: str, batch: int
+) -> Opened:
+    """Open a checkpoint where it was published, without ``fetch``."""
+    from flows.loading.checkpoints import open_model
+    from unseen_core.checkpoints.network import LABEL
+    from unseen_core.diffusion.denoiser import UNetEps
+
+    checkpoint, found = open_model(name, section, size=params.images.size)
+    network = UNetEps(checkpoint.network, checkpoint.schedule, device=device,
+                      precision=precision).bound(checkpoint.network.config.get(LABEL))
+    channels, side, _ = network.shape
+    return Opened(network, Pixels(), found, name, side, channels, batch)

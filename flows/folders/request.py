@@ -1,4 +1,4 @@
-"""What ``generate`` is asked for: the request, its sampler and its level, checked."""
+"""What ``generate`` is asked for: the request, its samplers and levels, checked."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -7,13 +7,15 @@ from pathlib import Path
 from pydantic import Field
 from ruamel.yaml import YAML, YAMLError
 
+from flows.settings.cells import Cell, candidate_cells, each_cell, every_sampler
+from flows.settings.params import Params
 from flows.settings.sections import Section
 from unseen_core.errors import UnseenError
 from unseen_core.schedule import Schedule
 from unseen_core.starts import STARTS, StartSampler, build_sampler
 
-__all__ = ["ALONE", "NOISE", "Request", "all_settings", "level_of", "read_settings", "sampler_of",
-           "tuned_noise"]
+__all__ = ["ALONE", "NOISE", "Request", "all_settings", "candidates_of", "level_of",
+           "read_settings", "sampler_of", "tuned_noise"]
 
 ALONE = tuple(name for name, kind in STARTS.items() if kind.needs == "images")
 """Samplers that need clean images alone: no latents, no fitted prior, no law of the seen domain."""
@@ -27,10 +29,13 @@ class Request(Section):
     Attributes:
         images: Folder or zip of the examples.
         out: Folder to be made.
-        sampler: One of ALONE, with ``settings`` as its fields.
-        level: Level of the start states, 0..T; None: T, for noise and style noise.
+        sampler: A sampler of params.yaml that needs latents, or one of ALONE, with ``settings``
+            as its fields; None: the choice of the images among those of params.yaml.
+        level: Level of the start states, 0..T; None: T for noise and style noise, else the
+            choice of the images among those of params.yaml.
         count: Images.
-        steps: Network calls from T down.
+        steps: Network calls from the highest level down; None: ``solver.steps``, or 50 for
+            samplers of ALONE.
         seed: Of all random numbers.
         method: Solver; None: ``solver.method``, and ddim under guidance.
         model, pipeline, prompt, negative, guidance: See `open_network`.
@@ -38,11 +43,11 @@ class Request(Section):
 
     images: str
     out: str
-    sampler: str
+    sampler: str | None = None
     settings: dict[str, object] = Field(default_factory=dict)
     level: int | None = None
     count: int = 16
-    steps: int = 50
+    steps: int | None = None
     seed: int = 0
     method: str | None = None
     model: str | None = None
@@ -68,6 +73,42 @@ def read_settings(pairs: Sequence[str]) -> dict[str, object]:
         if not equals or not key.strip():
             raise UnseenError(f"--set {pair!r} is not a setting; write it as kind=dct")
     return settings
+
+
+def candidates_of(
+    asked: Request, params: Params
+) -> tuple[dict[str, StartSampler], list[Cell]]:
+    """Return the samplers that need latents, by name, and the levels and samplers to choose from.
+
+    Without a sampler they are those that stage ``select`` compares.
+
+    Raises:
+        UnseenError: If the sampler is not known, a setting is wrong, or more than one level is
+            left to a sampler whose images cannot be compared with those that they are made of.
+    """
+    built = {name: sampler for name, sampler in every_sampler(params).items()
+             if params.samplers[name].space == "latents" and sampler.needs == "latents"}
+    if asked.settings and asked.sampler is None:
+        raise UnseenError("--set belongs to a sampler; name it with --sampler")
+    if asked.sampler is None:
+        cells = candidate_cells(params)
+    elif asked.sampler in built:
+        fields = {**params.samplers[asked.sampler].settings(), **asked.settings}
+        built = {asked.sampler: build_sampler("--set", fields)}
+        cells = [cell for cell in each_cell(params) if cell.sampler == asked.sampler]
+    else:
+        raise UnseenError(f"--sampler {asked.sampler} is not known; use one of "
+                          f"{', '.join([*built, *ALONE])}")
+    if asked.level is not None:
+        cells = [Cell(asked.level, name) for name in dict.fromkeys(c.sampler for c in cells)]
+    if len(cells) > 1 and not all(built[cell.sampler].selectable for cell in cells):
+        levels = ", ".join(str(cell.level) for cell in cells)
+        raise UnseenError(f"--sampler {asked.sampler} draws of a law fitted to all images, so "
+                          f"these cannot choose its level; give --level, such as one of {levels}")
+    if not cells:
+        raise UnseenError("params.yaml: samplers: none can be chosen by the images alone; add one "
+                          "of kind geometric with proposal blend")
+    return built, cells
 
 
 def sampler_of(asked: Request) -> StartSampler:

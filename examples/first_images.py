@@ -1,0 +1,39 @@
+"""New images of an unseen domain: python examples/first_images.py IMAGES new.png [MODEL]
+
+The paper's method (arXiv 2310.09213) in plain Python. IMAGES is a folder of at least 8 pictures,
+MODEL a folder with a diffusers DDPM; each new image is shown beside the nearest given one.
+"""
+
+import sys
+from pathlib import Path
+
+from unseen_core.diffusion.denoiser import load_model
+from unseen_core.diffusion.transport import denoise, invert
+from unseen_core.images import pair_sheet, to_float, to_uint8
+from unseen_core.judging.novelty import nearest_pictures
+from unseen_core.laws.geometry import Envelope, Judge
+from unseen_core.laws.references import References
+from unseen_core.rng import Streams
+from unseen_core.sources import SourceConfig, load
+from unseen_core.starts import Geometric, StartContext
+
+LEVEL, CALLS, COUNT = 300, 15, 16
+folder, out, *rest = sys.argv[1:]
+
+model = load_model(Path(rest[0] if rest else "data/embedded/shapes32"))
+source = load(SourceConfig("folder", "mine", path=folder, size=model.shape[-1]))
+grid = model.schedule.grid(CALLS, LEVEL)  # levels from the clean image, 0, up to LEVEL
+
+# 1. Invert: each image goes up the deterministic trajectory of the frozen model.
+latents = References.of(invert(model, to_float(source.images), grid))
+# 2. Fit: radius, distances and angles of the latents, each judged by all others.
+order = Streams(0, "order", source.ids).choose(len(source), len(source))
+envelope = Envelope.calibrate(Judge.of(latents), order)
+# 3. Sample: blends of two latents, put on their shell and kept if their geometry fits.
+context = StartContext(model.schedule, LEVEL, latents, {}, envelope)
+starts = Geometric(parents=2).draw(context, Streams(0, "new", [str(i) for i in range(COUNT)]))
+# 4. Denoise: the same trajectory down.
+images = to_uint8(denoise(model, starts.x, grid))
+
+_, rows = nearest_pictures(images, source.images)
+pair_sheet(images, source.images[rows], columns=4).save(out)
