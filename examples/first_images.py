@@ -1,11 +1,13 @@
 """New images of an unseen domain: python examples/first_images.py IMAGES new.png [MODEL]
 
-The paper's method (arXiv 2310.09213) in plain Python. IMAGES is a folder of at least 8 pictures,
-MODEL a folder with a diffusers DDPM; each new image is shown beside the nearest given one.
+The paper's method (arXiv 2310.09213). IMAGES is a folder of 8 pictures or more, MODEL a diffusers
+DDPM folder; each new image is shown beside the nearest given one.
 """
 
 import sys
 from pathlib import Path
+
+import torch
 
 from unseen_core.diffusion.denoiser import load_model
 from unseen_core.diffusion.transport import denoise, invert
@@ -19,7 +21,7 @@ from unseen_core.starts import Geometric, StartContext
 
 LEVEL, CALLS, COUNT = 300, 15, 16
 folder, out, *rest = sys.argv[1:]
-
+torch.set_num_threads(1)  # threads only wait for each other in a network this small
 model = load_model(Path(rest[0] if rest else "data/embedded/shapes32"))
 source = load(SourceConfig("folder", "mine", path=folder, size=model.shape[-1]))
 grid = model.schedule.grid(CALLS, LEVEL)  # levels from the clean image, 0, up to LEVEL
@@ -34,6 +36,5 @@ context = StartContext(model.schedule, LEVEL, latents, {}, envelope)
 starts = Geometric(parents=2).draw(context, Streams(0, "new", [str(i) for i in range(COUNT)]))
 # 4. Denoise: the same trajectory down.
 images = to_uint8(denoise(model, starts.x, grid))
-
 _, rows = nearest_pictures(images, source.images)
 pair_sheet(images, source.images[rows], columns=4).save(out)

@@ -28,8 +28,8 @@ def _finite(option: typer.CallbackParam, value: float) -> float:
     return value
 
 
-Images = Annotated[Path, typer.Argument(resolve_path=True, help="Folder or zip of images.")]
-Out = Annotated[Path, typer.Argument(resolve_path=True, help="The folder to be made.")]
+Images = Annotated[Path, typer.Argument(help="Folder or zip of images.")]
+Out = Annotated[Path, typer.Argument(help="The folder to be made.")]
 OneModel = Annotated[str | None, typer.Option(help="A fetched model; by default the first.")]
 Fraction = Annotated[float, typer.Option(
     callback=_finite, help="How far images are noised, from 0 (not at all) to 1 (wholly).")]
@@ -38,7 +38,7 @@ Eta = Annotated[float, typer.Option(min=0, max=1, help="Share of fresh noise on 
 Steps = Annotated[int, typer.Option(min=2, help="Network calls from noise down.")]
 Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
 Pipeline = Annotated[Path | None, typer.Option(
-    resolve_path=True, help="Or a Stable Diffusion folder, as diffusers saves it.")]
+    help="Or a Stable Diffusion folder, as diffusers saves it.")]
 Prompt = Annotated[str, typer.Option(help="What the pipeline's images show.")]
 Guidance = Annotated[float, typer.Option(
     callback=_finite, help="Classifier-free guidance; 1 is none.")]
@@ -122,7 +122,7 @@ def enhance(
     passes: Annotated[int, typer.Option(min=1, help="Times noised and denoised.")] = 1,
     fraction: Fraction = 0.03,
     originals: Annotated[Path | None, typer.Option(
-        resolve_path=True, help="The true large images, of the same names, to measure by.")] = None,
+        help="The true large images, of the same names, to measure by.")] = None,
     eta: Eta = 1.0,
     steps: Steps = 40,
     seed: Seed = 0,
@@ -225,7 +225,7 @@ def finetune_pipeline(
     images: Images,
     out: Out,
     pipeline: Annotated[Path, typer.Option(
-        resolve_path=True, help="A Stable Diffusion folder; stays as it is.")],
+        help="A Stable Diffusion folder; stays as it is.")],
     prompt: Annotated[str, typer.Option(help="What the images show.")] = "",
     noise: Annotated[str, typer.Option(help="style or white")] = "style",
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 500,
@@ -275,9 +275,12 @@ def _anywhere(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def run(**words: object) -> None:
         if not Path("params.yaml").exists():
-            model = words.get("model")
-            if isinstance(model, str) and Path(model).exists():
-                words["model"] = str(Path(model).resolve())
+            # What is named is meant to be found from here.
+            for key, value in words.items():
+                if isinstance(value, Path):
+                    words[key] = value.resolve()
+                elif key == "model" and Path(str(value)).exists():
+                    words[key] = str(Path(str(value)).resolve())
             chdir(SHIPPED.parent)
         command(**words)
 

@@ -61,7 +61,7 @@ def _by_method(run: Run, asked: Request, params: Params) -> dict[str, object]:
                      precision=precision)
         for precision in (params.invert.precision, params.denoise.precision))
     for cell in cells:
-        opened.network.schedule.check_level(cell.level, "--level:")
+        opened.network.schedule.check_level(cell.level, "--level")
     grid = _grid(asked, params, opened.network.schedule, {cell.level for cell in cells})
     source = read_images(params, asked.images, opened.size, run, channels=opened.channels)
     if len(source) < FEWEST:
