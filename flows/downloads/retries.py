@@ -13,7 +13,7 @@ from tenacity import (
     wait_exponential,
 )
 
-from flows.running.run import LOG
+from flows.running.run import LOG, failure
 from unseen_core.errors import UnseenError
 
 __all__ = ["Passing", "patiently", "retry_after"]
@@ -54,7 +54,7 @@ def patiently(work: Callable[[], T], where: str) -> T:
     tries = Retrying(
         retry=retry_if_exception(_soon), stop=stop_after_attempt(_TRIES), reraise=True,
         wait=_pause, before_sleep=lambda state: LOG.warning(
-            "%s: %s; trying again in %.0f s", where, _failure(state), state.upcoming_sleep))
+            "%s: %s; trying again in %.0f s", where, failure(state), state.upcoming_sleep))
     try:
         return tries(work)
     except Passing as error:
@@ -69,15 +69,10 @@ def _soon(failure: BaseException) -> bool:
     return isinstance(failure, Passing) and (failure.wait or 0) <= _LONGEST
 
 
-def _failure(state: RetryCallState) -> BaseException | None:
-    """Return what the last try raised."""
-    return state.outcome.exception() if state.outcome else None
-
-
 def _pause(state: RetryCallState) -> float:
     """Return the seconds before the next try."""
-    failure = _failure(state)
-    asked = failure.wait if isinstance(failure, Passing) else None
+    last = failure(state)
+    asked = last.wait if isinstance(last, Passing) else None
     return _BACKOFF(state) if asked is None else asked
 
 

@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from flows.dvc.overrides import as_words, combine, read_parameters
 from flows.dvc.process import Outcome, Say, environment, run_dvc
+from flows.running.git import ask_git
 from unseen_core.errors import UnseenError
 
 __all__ = ["check_sweep", "export_report", "finished", "name_experiment", "run_experiment",
@@ -60,7 +60,7 @@ def export_report(root: Path, name: str, folder: Path) -> Path:
     """
     commit = finished(root).get(name)
     for file in REPORT if commit else ():
-        if text := _git(root, "show", f"{commit}:data/report/{file}"):
+        if text := ask_git(root, "show", f"{commit}:data/report/{file}"):
             (folder / file).write_text(text, "utf-8")
     for file in PICTURES if commit else ():
         run_dvc(["get", ".", f"data/report/{file}", "--rev", str(commit), "-o",
@@ -70,8 +70,8 @@ def export_report(root: Path, name: str, folder: Path) -> Path:
 
 def finished(root: Path) -> dict[str, str]:
     """Return every experiment that has a result, by name, and its commit."""
-    lines = _git(root, "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").split("\n")
-    found = (re.fullmatch(r"(\w+) refs/exps/\w\w/\w{38}/(.+)", line) for line in lines)
+    lines = ask_git(root, "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps")
+    found = (re.fullmatch(r"(\w+) refs/exps/\w\w/\w{38}/(.+)", line) for line in lines.splitlines())
     return {match[2]: match[1] for match in found if match}
 
 
@@ -172,15 +172,9 @@ def _section(parameters: Mapping[str, object], key: str) -> Mapping[str, object]
     return section if isinstance(section, Mapping) else {}
 
 
-def _git(root: Path, *words: str) -> str:
-    """Return what git prints, nothing when it fails."""
-    command = ["git", "-C", str(root), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
-
-
 def _need_commit(root: Path) -> None:
     """Raise unless the repository has a commit, which an experiment starts from."""
-    if not _git(root, "rev-parse", "--verify", "HEAD"):
+    if not ask_git(root, "rev-parse", "--verify", "HEAD"):
         raise UnseenError("overrides run as a DVC experiment, which starts from a git commit; "
                           "make one with `git commit`")
 
@@ -191,6 +185,6 @@ def _need_paths(root: Path, parameters: Mapping[str, object]) -> None:
         for name, entry in _section(parameters, section).items():
             place = str(entry.get("path") or "") if isinstance(entry, Mapping) else ""
             brought = not place or Path(place).is_absolute() or place.startswith("data/downloads/")
-            if not brought and not _git(root, "ls-files", "--", place):
+            if not brought and not ask_git(root, "ls-files", "--", place):
                 raise UnseenError(f"params.yaml: {section}.{name}.path: {place} is not in git, and "
                                   "an experiment runs in a copy of what is; give an absolute path")

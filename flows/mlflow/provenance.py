@@ -3,13 +3,14 @@
 import hashlib
 import json
 import os
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from flows.running.git import ask_git
 from flows.settings.paths import Paths
+from unseen_core.store import file_hash
 
 __all__ = ["Dataset", "datasets", "digest", "flatten", "provenance", "store_label", "store_uri"]
 
@@ -64,8 +65,7 @@ def datasets(root: Path, domain: str) -> list[Dataset]:
         if not file.is_file() or not (folder / "report.json").is_file():
             continue
         report = json.loads((folder / "report.json").read_text("utf-8"))
-        with file.open("rb") as stream:
-            mark = hashlib.file_digest(stream, "sha256").hexdigest()[:36]
+        mark = file_hash(file)[:36]
         source = {key: str(report[key]) for key in ("origin", "licence")}
         found.append(Dataset(domain, side, mark, report["source"], source, report["counts"][side]))
     return found
@@ -96,20 +96,13 @@ def provenance(root: Path) -> dict[str, str]:
     absent as long as it is not committed.
     """
     tags = {"mlflow.source.name": "unseen", "mlflow.source.type": "LOCAL"}
-    if commit := _git(root, "rev-parse", "HEAD"):
+    if commit := ask_git(root, "rev-parse", "HEAD"):
         tags["git_commit"] = tags["mlflow.source.git.commit"] = commit
     if (lock := root / "dvc.lock").is_file():
-        tags["dvc_lock"] = hashlib.sha256(lock.read_bytes()).hexdigest()
-        written = _git(root, "log", "-1", "--format=%H", "--", "dvc.lock")
-        if written and not _git(root, "status", "--porcelain", "--", "dvc.lock"):
+        tags["dvc_lock"] = file_hash(lock)
+        written = ask_git(root, "log", "-1", "--format=%H", "--", "dvc.lock")
+        if written and not ask_git(root, "status", "--porcelain", "--", "dvc.lock"):
             tags["dvc_lock_commit"] = written
     if experiment := os.environ.get("DVC_EXP_NAME"):
         tags["dvc_experiment"] = experiment
     return tags
-
-
-def _git(root: Path, *words: str) -> str:
-    """Return what git says, or nothing where there is no repository or no commit."""
-    said = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True,
-                          check=False)
-    return said.stdout.strip() if said.returncode == 0 else ""

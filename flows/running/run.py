@@ -2,7 +2,6 @@
 
 import logging
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,8 +9,15 @@ from typing import Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_fixed,
+)
 
-__all__ = ["LOG", "RETRIES", "RETRY_DELAY", "DirectRun", "Run"]
+__all__ = ["LOG", "RETRIES", "RETRY_DELAY", "DirectRun", "Run", "failure"]
 
 LOG = logging.getLogger("unseen")
 RETRIES = 2
@@ -97,13 +103,17 @@ class DirectRun:
 
     def _attempt(self, fn: Callable[[T], R], item: T, label: str) -> R:
         """Call ``fn``, again after an ``OSError``, and name the part that fails in the end."""
-        for attempt in range(self.retries + 1):
-            try:
-                return fn(item)
-            except OSError as error:
-                if attempt == self.retries:
-                    LOG.error("%s failed: %s", label, error)
-                    raise
-                LOG.warning("%s: %s; trying again in %g s", label, error, self.delay)
-                time.sleep(self.delay)
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        tries = Retrying(
+            retry=retry_if_exception_type(OSError), stop=stop_after_attempt(self.retries + 1),
+            wait=wait_fixed(self.delay), reraise=True, before_sleep=lambda state: LOG.warning(
+                "%s: %s; trying again in %g s", label, failure(state), self.delay))
+        try:
+            return tries(fn, item)
+        except OSError as error:
+            LOG.error("%s failed: %s", label, error)
+            raise
+
+
+def failure(state: RetryCallState) -> BaseException | None:
+    """Return what the last try raised, None where it did not."""
+    return state.outcome.exception() if state.outcome else None

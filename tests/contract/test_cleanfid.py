@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unseen_core.errors import UnseenError
 from unseen_core.judging.extractors import load_extractor, metric_names
 from unseen_core.judging.features import extract
-from unseen_core.judging.metrics import frechet_distance, kid
+from unseen_core.judging.metrics import frechet_distance, kernel_distance
 
 pytestmark = pytest.mark.contract
 NAME = "inception-2015-12-05.pt"
@@ -35,13 +35,13 @@ def test_frechet_is_clean_fids(n: int, m: int, d: int, relative: float) -> None:
     )
 
 
-def test_kid_is_clean_fids() -> None:
-    from cleanfid.fid import kernel_distance
+def test_kernel_distance_of_whole_sets_is_clean_fids() -> None:
+    from cleanfid.fid import kernel_distance as wanted
 
-    x, y = normal(90, 32, 0), normal(70, 32, 1) + 0.3
-    np.random.seed(5)
-    wanted = kernel_distance(x.numpy(), y.numpy(), num_subsets=20, max_subset_size=40)
-    assert kid(x, y, subsets=20, subset_size=40, seed=5)[0] == pytest.approx(wanted, rel=1e-9)
+    x, y = normal(70, 32, 0), normal(70, 32, 1) + 0.3
+    # At equal sizes clean-fid's one subset is the whole set.
+    assert kernel_distance(x, y, draws=1).value == pytest.approx(
+        wanted(x.numpy(), y.numpy(), num_subsets=1, max_subset_size=70), rel=1e-9)
 
 
 class Layers(nn.Module):

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from unseen_core.errors import UnseenError
 from unseen_core.judging.novelty import (
-    copy_fraction,
     diversity,
     nearest,
     nearest_pictures,
@@ -60,11 +59,6 @@ def test_novelty_and_copies() -> None:
     assert novelty(new, held_out, fit) == pytest.approx(1, abs=0.25)
     assert novelty(fit, held_out, fit) == 0
     assert novelty(new * 30, held_out, fit) > 5
-    mixed = torch.cat([fit[:50], new[:50] + 20])
-    assert copy_fraction(mixed, held_out, fit) == 0.5
-    # The held-out images themselves: by definition a quantile's share of them, strictly below.
-    assert copy_fraction(held_out, held_out, fit, quantile=0.1) == pytest.approx(0.1, abs=0.006)
-    assert copy_fraction(fit, torch.cat([held_out, fit]), fit) == 0
 
 
 def test_diversity_is_a_ratio_of_mean_distances() -> None:
@@ -102,7 +96,5 @@ def test_bad_input_names_the_mend() -> None:
         diversity(x, x[:1].expand(4, -1))
     with pytest.raises(UnseenError, match="fake: 3 images where at least 4"):
         precision_recall(x, x[:3])
-    with pytest.raises(UnseenError, match="quantile"):
-        copy_fraction(x, x + 1, x, quantile=2)
     with pytest.raises(UnseenError, match="k >= 1"):
         precision_recall(x, x, k=0)

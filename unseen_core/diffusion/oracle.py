@@ -12,7 +12,7 @@ from unseen_core.laws.gaussian import Gaussian
 from unseen_core.schedule import Schedule
 from unseen_core.types import Condition, Level
 
-__all__ = ["GaussianEps", "MixtureEps", "StyleGaussianEps"]
+__all__ = ["GaussianEps", "MixtureEps"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,46 +136,6 @@ class MixtureEps:
             posterior = one_hot(self.told.expand(len(x)), len(self.weights)).double()
         answer = (posterior[..., None] * deviation / total).sum(1)
         return (sigma * answer).reshape(x.shape)
-
-
-@dataclass(frozen=True, eq=False)
-class StyleGaussianEps:
-    """Noise prediction of a perfect network trained with style noise, one coordinate at a time.
-
-    Images are N(μ, diag λ) and the noise N(μ_s, diag ω) (Everaert et al. 2023, "Diffusion in
-    Style", ICCV). The conditional mean of the noise is then
-    eps(x, level) = μ_s + s ω (x - a μ - s μ_s) / (a² λ + s² ω). With μ_s = 0 and ω = 1 it is
-    that of `GaussianEps`; level 0 is treated as there.
-
-    Attributes:
-        schedule: The network's schedule.
-        shape: (c, h, w).
-        law: The image law, c h w dimensions, without a factor.
-        noise: The noise law, the same.
-
-    Raises:
-        UnseenError: A law of another dimension, or with a factor.
-    """
-
-    schedule: Schedule
-    shape: tuple[int, int, int]
-    law: Gaussian
-    noise: Gaussian
-
-    def __post_init__(self) -> None:
-        """Check dimensions and forms."""
-        for name, law in (("law", self.law), ("noise", self.noise)):
-            _check_dimension(self.shape, law.mean, name)
-            if law.factor.shape[1]:
-                raise UnseenError(f"StyleGaussianEps: {name} has a factor; give a diagonal one")
-
-    def __call__(self, x: Tensor, level: Level) -> Tensor:
-        """Return the noise in states ``x`` (b, c, h, w) at ``level``, float64, same shape."""
-        deviation, sigma = _scaled(self.schedule, x, level, self.law.mean)
-        variance = self.noise.diagonal
-        total = self.law.diagonal + sigma**2 * variance
-        answer = sigma * variance * (deviation - sigma * self.noise.mean) / total
-        return (self.noise.mean + answer).reshape(x.shape)
 
 
 def _check_dimension(shape: tuple[int, int, int], mean: Tensor, name: str) -> None:

@@ -1,6 +1,5 @@
 """Extractors by name; the only module that imports clean-fid and torchvision."""
 
-import hashlib
 import importlib
 import warnings
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch.nn import functional
 from unseen_core.errors import UnseenError
 from unseen_core.images import with_channels
 from unseen_core.judging import EXTRACTORS
+from unseen_core.store import file_hash
 from unseen_core.types import FeatureExtractor
 
 __all__ = ["Inception", "SqueezeNet", "load_extractor", "metric_names"]
@@ -80,8 +80,7 @@ def _check_hash(path: Path, expected: str | None) -> None:
             f"{path}: no such weights file; fetch it, or choose features32, pixels "
             "or projections as the extractor"
         )
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_hash(path)
     if expected is None:
         raise UnseenError(
             f"{path}: no sha256 is given for these weights; if you trust the file, "

@@ -15,7 +15,6 @@ __all__ = [
     "cubic_kernel",
     "frechet_distance",
     "kernel_distance",
-    "kid",
     "psnr",
     "relative_error",
 ]
@@ -163,44 +162,6 @@ def kernel_distance(
     tail = (1 - level) / 2
     low, high = np.quantile(drawn.cpu().numpy(), [tail, 1 - tail])
     return Interval(value.item(), float(low), float(high))
-
-
-def kid(
-    x: Tensor, y: Tensor, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """Kernel distance averaged over random subsets, as clean-fid reports it.
-
-    The rows drawn are those that ``cleanfid.fid.kernel_distance(x, y)`` draws after
-    ``numpy.random.seed(seed)``, so the means agree to rounding.
-
-    Args:
-        x: Features, shape (n, d), n >= 2.
-        y: Features, shape (m, d), m >= 2.
-        subsets: Number of subsets, >= 1.
-        subset_size: Rows of each subset; at most min(n, m) are used. >= 2.
-        seed: Seed of the subsets.
-
-    Returns:
-        Mean and standard deviation (divisor ``subsets``) over the subsets.
-
-    Raises:
-        UnseenError: If the sets do not fit together or a number is out of range.
-    """
-    check_features({"x": x, "y": y})
-    if subsets < 1 or subset_size < 2:
-        raise UnseenError(f"kid: {subsets} subsets of {subset_size}; use at least 1 of at least 2")
-    x, y = x.double(), y.double()
-    # The legacy generator is the one that clean-fid draws from.
-    random = np.random.RandomState(seed)
-    size = min(len(x), len(y), subset_size)
-    distances = []
-    for _ in range(subsets):
-        b = y[torch.from_numpy(random.choice(len(y), size, replace=False))]
-        a = x[torch.from_numpy(random.choice(len(x), size, replace=False))]
-        within = sum(cubic_kernel(z, z).fill_diagonal_(0).sum() for z in (a, b))
-        across = cubic_kernel(a, b).sum()
-        distances.append((within / (size * (size - 1)) - 2 * across / size**2).item())
-    return float(np.mean(distances)), float(np.std(distances))
 
 
 def _pairs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from unseen_core.errors import UnseenError
 from unseen_core.judging.measures import Figures, Judged, metric
 from unseen_core.judging.metrics import check_features
 
-__all__ = ["copy_fraction", "diversity", "manifolds", "nearest", "nearest_pictures", "novelty",
+__all__ = ["diversity", "manifolds", "nearest", "nearest_pictures", "novelty",
            "precision_recall", "spread"]
 
 _CHUNK = 256
@@ -89,29 +89,6 @@ def novelty(generated: Tensor, held_out: Tensor, fit: Tensor) -> float:
             "the domain again"
         )
     return nearest(generated, fit)[0].quantile(0.5).item() / floor
-
-
-def copy_fraction(
-    generated: Tensor, held_out: Tensor, fit: Tensor, quantile: float = 0.01
-) -> float:
-    """Share of generated images nearer to a fit image than real images ever are.
-
-    "Ever" is the ``quantile`` of the held-out images' nearest-neighbour distances (linear
-    interpolation); the comparison is strict, so duplicates among held-out images count nobody.
-
-    Args:
-        generated: Features of generated images, shape (n, d), n >= 1.
-        held_out: Features of held-out real images, shape (m, d), m >= 1.
-        fit: Features of the fit images, shape (k, d), k >= 1.
-        quantile: In [0, 1].
-
-    Raises:
-        UnseenError: If the sets do not fit together or ``quantile`` is out of range.
-    """
-    if not 0 <= quantile <= 1:
-        raise UnseenError(f"copy fraction: quantile {quantile}; use a number between 0 and 1")
-    threshold = nearest(held_out, fit)[0].quantile(quantile)
-    return (nearest(generated, fit)[0] < threshold).double().mean().item()
 
 
 def _mean_pair(x: Tensor) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unseen_core.errors import UnseenError
 from unseen_core.images import to_float
-from unseen_core.store.protocol import LatentStore
+from unseen_core.store.tensors import TensorStore
 from unseen_core.types import Level
 
 __all__ = ["References"]
@@ -78,7 +78,7 @@ class References:
 
     @classmethod
     def stored(
-        cls, store: LatentStore, level: Level, gram: Tensor | None = None, block: int = _BLOCK
+        cls, store: TensorStore, level: Level, gram: Tensor | None = None, block: int = _BLOCK
     ) -> References:
         """Return references over a level of a store, read from its files.
 

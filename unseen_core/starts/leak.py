@@ -17,11 +17,10 @@ from unseen_core.laws.frequency import low_frequencies
 from unseen_core.laws.gaussian import Gaussian, Kind
 from unseen_core.laws.references import References
 from unseen_core.rng import Streams
-from unseen_core.schedule import Schedule
 from unseen_core.starts.parents import check_eta, numbered
 from unseen_core.starts.protocol import Needs, StartContext, StartSampler, StartStates
 
-__all__ = ["LEAKS", "Boomerang", "SignalLeak", "fit_leak", "level_for"]
+__all__ = ["LEAKS", "Boomerang", "SignalLeak", "fit_leak"]
 
 LEAKS: tuple[Kind, ...] = ("diagonal", "dct", "low-rank")
 
@@ -167,37 +166,3 @@ class Boomerang(StartSampler):
         noise = streams.normal(*context.shape)
         x = schedule.a(level) * images.rows(rows).double() + schedule.s(level) * noise
         return replace(StartStates.untested(x, level, rows[:, None]), eta=self.eta)
-
-
-def level_for(retention: float, variance: float, eta: float, schedule: Schedule) -> int:
-    """Return the level at which Boomerang keeps a wanted share of an image's deviation.
-
-    sigma^2 = lambda (retention^(-2 / (1 + eta^2)) - 1), the inverse of the share
-    kappa^((1 + eta^2) / 2) in a direction of learnt variance lambda.
-
-    Args:
-        retention: Wanted share, above 0 and at most 1.
-        variance: lambda > 0.
-        eta: Share of fresh noise while denoising, 0..1.
-        schedule: The network's schedule.
-
-    Returns:
-        The level whose share is nearest; 0 keeps everything.
-
-    Raises:
-        UnseenError: If an argument is out of range, or the last level still keeps more.
-    """
-    check_eta(eta)
-    if not (0 < retention <= 1 and variance > 0):
-        raise UnseenError(f"retention {retention} of variance {variance} is out of range; use a "
-                          "share above 0, at most 1, and a variance above 0")
-    shares = _retained(schedule.sigma(range(schedule.top + 1)), variance, eta)
-    if retention < shares[-1] * (1 - 1e-9):  # beyond rounding
-        raise UnseenError(f"retention {retention} is below the {shares[-1]:.3g} that level "
-                          f"{schedule.top} keeps; ask for more")
-    return int((shares - retention).abs().argmin())
-
-
-def _retained(sigma: Tensor, variance: float, eta: float) -> Tensor:
-    """Share of a deviation that is kept, per noise over signal."""
-    return (variance / (variance + sigma.square())) ** ((1 + eta**2) / 2)

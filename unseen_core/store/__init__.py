@@ -1,36 +1,29 @@
 """Files of the pipeline: atomic, resumable, with equal bytes for equal content."""
 
 from unseen_core.store.atomic import read_json, write_bytes, write_json, write_with
-from unseen_core.store.base import latent_manifest, write_index
 from unseen_core.store.fingerprint import file_hash, fingerprint, folder_hash, import_closure
 from unseen_core.store.frames import read_frame, write_frame
+from unseen_core.store.manifest import DType, Manifest, latent_manifest, write_index
 from unseen_core.store.pictures import read_pictures, write_pictures
-from unseen_core.store.protocol import DType, LatentStore, Manifest
 from unseen_core.store.scratch import Scratch
-from unseen_core.store.table import TableStore, open_store, save_table, table_name
 from unseen_core.store.tensors import TensorStore, part_name, read_tensors, save_part
 
 __all__ = [
     "DType",
-    "LatentStore",
     "Manifest",
     "Scratch",
-    "TableStore",
     "TensorStore",
     "file_hash",
     "fingerprint",
     "folder_hash",
     "import_closure",
     "latent_manifest",
-    "open_store",
     "part_name",
     "read_frame",
     "read_json",
     "read_pictures",
     "read_tensors",
     "save_part",
-    "save_table",
-    "table_name",
     "write_bytes",
     "write_frame",
     "write_index",

@@ -1,9 +1,10 @@
 """Latents as safetensors parts: quick to write, mapped when read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -11,17 +12,100 @@ from torch import Tensor
 
 from unseen_core.errors import UnseenError
 from unseen_core.store.atomic import write_with
-from unseen_core.store.base import BaseStore, check_latents
-from unseen_core.store.protocol import DType
+from unseen_core.store.frames import read_frame
+from unseen_core.store.manifest import DType, Manifest, index_places, read_manifest
 from unseen_core.types import Level
 
 __all__ = ["TensorStore", "part_name", "read_tensors", "save_part"]
 
+_DTYPES: dict[str, torch.dtype] = {"float16": torch.float16, "float32": torch.float32}
 
-class TensorStore(BaseStore):
-    """The files ``L0500/part-00000.safetensors`` (one tensor ``x``), index and manifest."""
+
+class TensorStore:
+    """A published folder of latents, opened for reading.
+
+    The latents are the files ``L0500/part-00000.safetensors`` (one tensor ``x`` each), beside
+    ``index.parquet`` and ``manifest.json``. Only manifest and index are read on opening.
+
+    Args:
+        path: Folder with ``manifest.json``, ``index.parquet`` and the parts.
+
+    Raises:
+        UnseenError: The folder is unfinished, of another format, or contradicts itself.
+    """
 
     format: ClassVar[str] = "tensors"
+
+    def __init__(self, path: Path) -> None:
+        """Read the manifest and the index."""
+        self.path = path
+        self.manifest: Manifest = read_manifest(path)
+        if self.manifest["format"] != self.format:
+            raise UnseenError(f"{path}: unknown store format {self.manifest['format']!r}; rerun "
+                              "the stage that wrote it")
+        c, h, w = self.manifest["shape"]
+        self.shape: tuple[int, int, int] = (c, h, w)
+        self.levels: tuple[Level, ...] = tuple(sorted(self.manifest["levels"]))
+        file = self._open_part("index.parquet")
+        self._index = read_frame(file)
+        places = [(p, r) for p, rows in enumerate(self.manifest["rows"]) for r in range(rows)]
+        if not {"id", "part", "row"} <= {*self._index} or places != index_places(self._index):
+            raise UnseenError(f"{file}: does not fit manifest.json; rerun invert")
+        self.ids: tuple[str, ...] = tuple(self._index["id"])
+        self._places = dict(zip(self.ids, places, strict=True))
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.ids)
+
+    def index(self) -> pd.DataFrame:
+        """Return a copy of the index: id, part, row and the per-sample columns."""
+        return self._index.copy()
+
+    def parts(self, level: Level) -> Iterator[Tensor]:
+        """Return an iterator over the parts of a level, float32 (rows, c, h, w), in order.
+
+        Raises:
+            UnseenError: The level is not stored; while iterating: a part is damaged.
+        """
+        self._check(level)
+        return (self._read(level, part, None) for part in range(len(self.manifest["rows"])))
+
+    def rows(self, level: Level, ids: Sequence[str]) -> Tensor:
+        """Return the named samples, float32 (len(ids), c, h, w); nothing else is read.
+
+        Args:
+            level: A stored level.
+            ids: Sample ids in any order; repetition is allowed.
+
+        Raises:
+            UnseenError: A level or id is not stored, or a part is damaged.
+        """
+        self._check(level)
+        wanted: dict[int, list[tuple[int, int]]] = {}
+        for place, name in enumerate(ids):
+            if name not in self._places:
+                raise UnseenError(f"{self.path}: no sample {name!r}; see the ids in index.parquet")
+            part, row = self._places[name]
+            wanted.setdefault(part, []).append((place, row))
+        x = torch.empty(len(ids), *self.shape)
+        for part, pairs in wanted.items():
+            x[[place for place, _ in pairs]] = self._read(level, part, [row for _, row in pairs])
+        return x
+
+    def all(self, level: Level) -> Tensor:
+        """Return all samples of a level, float32 (n, c, h, w), in the order of ``ids``.
+
+        Raises:
+            UnseenError: The level is not stored, or a part is damaged.
+        """
+        self._check(level)
+        x = torch.empty(len(self), *self.shape)
+        start = 0
+        for part in self.parts(level):
+            x[start : start + len(part)] = part
+            start += len(part)
+        return x
 
     def _read(self, level: Level, part: int, rows: Sequence[int] | None) -> Tensor:
         """Return rows of one part (all when None) as new float32 memory."""
@@ -36,6 +120,20 @@ class TensorStore(BaseStore):
                 return x.to(torch.float32, copy=True)
         except SafetensorError as error:
             raise UnseenError(f"{path}: damaged ({error}); rerun invert") from error
+
+    def _check(self, level: Level) -> None:
+        """Refuse a level that is not stored."""
+        if level not in self.levels:
+            known = ", ".join(map(str, self.levels))
+            raise UnseenError(f"{self.path}: no level {level}; stored are {known}")
+
+    def _open_part(self, name: str) -> Path:
+        """Return the path of a file whose size is the manifest's."""
+        path = self.path / name
+        seal = self.manifest["parts"].get(name)
+        if seal is None or not path.is_file() or path.stat().st_size != seal["size"]:
+            raise UnseenError(f"{path}: missing or not as the manifest says; rerun invert")
+        return path
 
 
 def part_name(level: Level, number: int) -> str:
@@ -52,7 +150,7 @@ def save_part(path: Path, x: Tensor, dtype: DType) -> None:
     Raises:
         UnseenError: ``x`` has another shape, is empty or is not finite in ``dtype``.
     """
-    x = check_latents(path, x, dtype)
+    x = _checked(path, x, dtype)
 
     def write(temporary: Path) -> None:
         save_file({"x": x}, temporary)
@@ -72,3 +170,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UnseenError(f"{path}: no such file; run the stage that writes it") from error
     except SafetensorError as error:
         raise UnseenError(f"{path}: damaged ({error}); rerun its stage") from error
+
+
+def _checked(path: Path, x: Tensor, dtype: DType) -> Tensor:
+    """Return ``x`` in the number format of the disk, contiguous on the CPU.
+
+    Raises:
+        UnseenError: Not (rows, c, h, w), empty, or not finite in ``dtype`` (named after ``path``).
+    """
+    if dtype not in _DTYPES:
+        raise UnseenError(f"{path}: dtype {dtype!r}; use {' or '.join(_DTYPES)}")
+    if x.ndim != 4 or x.numel() == 0:
+        raise UnseenError(f"{path}: latents of shape {tuple(x.shape)}; give (rows, c, h, w)")
+    x = x.detach().to("cpu", _DTYPES[dtype]).contiguous()
+    if not x.isfinite().all():
+        raise UnseenError(f"{path}: latents not finite in {dtype}; check the model or use float32")
+    return x

@@ -1,6 +1,5 @@
 """What is kept of a trained extractor: its weights, its accuracy, what it was trained on."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from unseen_core.judging.features import (
     image_hash,
     pixels32,
 )
+from unseen_core.store import file_hash
 from unseen_core.training.extractor import ExtractorConfig
 
 __all__ = ["accuracy", "save_extractor"]
@@ -64,7 +64,7 @@ def save_extractor(
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "model.safetensors"
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, weights)
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    digest = file_hash(weights)
     about = {
         "format": FORMAT,
         "widths": list(network.widths),

@@ -14,7 +14,6 @@ from unseen_core.laws.references import References
 from unseen_core.rng import Streams
 from unseen_core.schedule import Schedule
 from unseen_core.starts import Boomerang
-from unseen_core.starts.leak import level_for
 
 SHAPE = (4, 1, 1)
 MEAN = torch.tensor([0.3, -0.2, 0.1, 0.4], dtype=torch.float64)
@@ -96,32 +95,6 @@ def test_images_stay_bytes_until_they_are_drawn(world) -> None:
     context = replace(world.pixels, images=References.of(pixels))
     starts = Boomerang().draw(context, world.streams(2))
     torch.testing.assert_close(starts.x, pixels.float() / 127.5 - 1)
-
-
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("variance", [0.1, 1.0, 10.0])
-def test_level_for_inverts_what_is_kept(schedule: Schedule, eta: float, variance: float) -> None:
-    for level in (1, 77, 300, 640, 1000):
-        share = kappa(torch.tensor(variance).double(), schedule, level) ** ((1 + eta**2) / 2)
-        assert level_for(share.item(), variance, eta, schedule) == level
-        wanted = variance * (share ** (-2 / (1 + eta**2)) - 1)
-        torch.testing.assert_close(schedule.sigma(level) ** 2, wanted)
-    assert level_for(1.0, variance, eta, schedule) == 0
-
-
-@pytest.mark.parametrize("arguments, words", [
-    ((0.0, 1.0, 1.0), "retention 0.0 .*out of range"),
-    ((1.1, 1.0, 1.0), "retention 1.1 .*out of range"),
-    ((0.5, 0.0, 1.0), "variance 0.0 is out of range"),
-    ((0.5, 1.0, 1.5), "eta 1.5 is out of range"),
-    ((1e-4, 10.0, 0.0), "below the 0.0201 that level 1000 keeps"),
-])
-def test_a_share_that_no_level_keeps_is_refused(
-    schedule: Schedule, arguments: tuple[float, float, float], words: str
-) -> None:
-    with pytest.raises(UnseenError, match=words) as caught:
-        level_for(*arguments, schedule)
-    assert "\n" not in str(caught.value)
 
 
 def test_what_is_missing_is_named(world) -> None:

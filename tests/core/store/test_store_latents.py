@@ -1,9 +1,8 @@
-"""Latents in safetensors and Parquet: equal answers behind one protocol."""
+"""Latents in safetensors: what is written is what is read, and damage is named."""
 
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 import pytest
@@ -15,26 +14,18 @@ from torch import Tensor
 from unseen_core.errors import UnseenError
 from unseen_core.store import (
     DType,
-    LatentStore,
     Scratch,
-    TableStore,
     TensorStore,
     file_hash,
     latent_manifest,
-    open_store,
     part_name,
     save_part,
-    save_table,
-    table_name,
     write_index,
     write_json,
 )
 
-Kind = Literal["tensors", "table"]
-KINDS: tuple[Kind, ...] = ("tensors", "table")
 
-
-def publish(folder: Path, kind: Kind, x: dict[int, Tensor], part_size: int, dtype: DType) -> Path:
+def publish(folder: Path, x: dict[int, Tensor], part_size: int, dtype: DType) -> Path:
     """Write latents by level as a store and return its folder."""
     n, *shape = next(iter(x.values())).shape
     index = pd.DataFrame(
@@ -50,16 +41,11 @@ def publish(folder: Path, kind: Kind, x: dict[int, Tensor], part_size: int, dtyp
         names = ["index.parquet"]
         scratch.add("index.parquet", lambda path: write_index(path, index))
         for level, latents in x.items():
-            parts = latents.split(part_size)
-            if kind == "table":
-                names.append(table_name(level))
-                scratch.add(names[-1], lambda path, parts=parts: save_table(path, parts, dtype))
-            for number, part in enumerate(parts if kind == "tensors" else ()):
+            for number, part in enumerate(latents.split(part_size)):
                 names.append(part_name(level, number))
                 scratch.add(names[-1], lambda path, part=part: save_part(path, part, dtype))
-        scratch.publish(
-            folder / "out", names, latent_manifest(kind, shape, dtype, list(x), rows, "f" * 64)
-        )
+        scratch.publish(folder / "out", names, latent_manifest(
+            TensorStore.format, shape, dtype, list(x), rows, "f" * 64))
     return folder / "out"
 
 
@@ -73,7 +59,6 @@ def draw(
 
 @settings(derandomize=True, deadline=None, max_examples=20)
 @given(
-    kind=st.sampled_from(KINDS),
     n=st.integers(1, 9),
     part_size=st.integers(1, 10),
     shape=st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5)),
@@ -81,7 +66,6 @@ def draw(
     picks=st.lists(st.integers(0, 8), max_size=12),
 )
 def test_round_trip(
-    kind: Kind,
     n: int,
     part_size: int,
     shape: tuple[int, int, int],
@@ -90,7 +74,7 @@ def test_round_trip(
 ) -> None:
     x = draw(n, shape, (900, 300))
     with tempfile.TemporaryDirectory() as folder:
-        store = open_store(publish(Path(folder), kind, x, part_size, dtype))
+        store = TensorStore(publish(Path(folder), x, part_size, dtype))
         assert store.levels == (300, 900) and store.shape == shape
         assert store.ids == tuple(f"image-{i}" for i in range(n))
         for level, expected in x.items():
@@ -107,16 +91,15 @@ def test_round_trip(
 
 def test_float16_keeps_three_digits(tmp_path: Path) -> None:
     x = draw(64, (3, 8, 8))
-    store = TensorStore(publish(tmp_path, "tensors", x, 50, "float16"))
+    store = TensorStore(publish(tmp_path, x, 50, "float16"))
     # Half precision: 11 significant bits, hence at most 2**-11 = 4.9e-4 for normal numbers.
     normal = x[300].abs() > 2**-14
     error = (store.all(300) - x[300]).abs()[normal] / x[300].abs()[normal]
     assert 1e-4 < error.max() < 5e-4
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_index_and_manifest(tmp_path: Path, kind: Kind) -> None:
-    store: LatentStore = open_store(publish(tmp_path, kind, draw(5, (1, 2, 2)), 2, "float32"))
+def test_index_and_manifest(tmp_path: Path) -> None:
+    store = TensorStore(publish(tmp_path, draw(5, (1, 2, 2)), 2, "float32"))
     index = store.index()
     assert list(index) == ["id", "part", "row", "error"]
     assert index["part"].tolist() == [0, 0, 1, 1, 2] and index["row"].tolist() == [0, 1, 0, 1, 0]
@@ -130,29 +113,26 @@ def test_index_and_manifest(tmp_path: Path, kind: Kind) -> None:
     }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_equal_content_gives_equal_bytes(tmp_path: Path, kind: Kind) -> None:
+def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
     x = draw(6, (2, 3, 3))
-    a = publish(tmp_path / "a", kind, x, 4, "float16")
+    a = publish(tmp_path / "a", x, 4, "float16")
     # The memory layout of the source is no content.
     turned = {300: x[300].transpose(2, 3).contiguous().transpose(2, 3)}
-    b = publish(tmp_path / "b", kind, turned, 4, "float16")
+    b = publish(tmp_path / "b", turned, 4, "float16")
     for file in a.rglob("*.*"):
         assert file_hash(file) == file_hash(b / file.relative_to(a)), file.name
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_results_are_the_readers_own_memory(tmp_path: Path, kind: Kind) -> None:
-    store = open_store(publish(tmp_path, kind, draw(3, (1, 2, 2)), 2, "float32"))
+def test_results_are_the_readers_own_memory(tmp_path: Path) -> None:
+    store = TensorStore(publish(tmp_path, draw(3, (1, 2, 2)), 2, "float32"))
     before = store.all(300)
     next(store.parts(300)).zero_()
     store.rows(300, ["image-0"]).zero_()
     assert torch.equal(store.all(300), before)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_unknown_level_and_id(tmp_path: Path, kind: Kind) -> None:
-    store = open_store(publish(tmp_path, kind, draw(3, (1, 2, 2), (300, 500)), 2, "float32"))
+def test_unknown_level_and_id(tmp_path: Path) -> None:
+    store = TensorStore(publish(tmp_path, draw(3, (1, 2, 2), (300, 500)), 2, "float32"))
     for ask in (store.parts, store.all, lambda level: store.rows(level, [])):
         with pytest.raises(UnseenError, match="no level 400; stored are 300, 500"):
             ask(400)
@@ -160,42 +140,39 @@ def test_unknown_level_and_id(tmp_path: Path, kind: Kind) -> None:
         store.rows(300, ["image-0", "image-9"])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_damaged_parts_are_named(tmp_path: Path, kind: Kind) -> None:
-    out = publish(tmp_path, kind, draw(3, (1, 2, 2)), 2, "float32")
-    name = "L0300.parquet" if kind == "table" else "L0300/part-00000.safetensors"
+def test_damaged_parts_are_named(tmp_path: Path) -> None:
+    out = publish(tmp_path, draw(3, (1, 2, 2)), 2, "float32")
+    name = "L0300/part-00000.safetensors"
     content = (out / name).read_bytes()
     (out / name).write_bytes(content[:-1])
     with pytest.raises(UnseenError, match=rf"{name}: missing or not as the manifest says"):
-        open_store(out).all(300)
+        TensorStore(out).all(300)
     (out / name).write_bytes(b"\0" * len(content))
     with pytest.raises(UnseenError, match=rf"{name}: damaged"):
-        open_store(out).all(300)
+        TensorStore(out).all(300)
     (out / name).unlink()
     with pytest.raises(UnseenError, match=rf"{name}: missing"):
-        open_store(out).rows(300, ["image-1"])
+        TensorStore(out).rows(300, ["image-1"])
 
 
 def test_part_of_another_shape_is_refused(tmp_path: Path) -> None:
-    for kind in KINDS:
-        out = publish(tmp_path / kind, kind, draw(2, (1, 2, 3)), 2, "float32")
-        manifest = {**open_store(out).manifest, "shape": [1, 3, 2]}
-        write_json(out / "manifest.json", manifest)
-        with pytest.raises(UnseenError, match="shape not as the manifest says"):
-            open_store(out).all(300)
+    out = publish(tmp_path, draw(2, (1, 2, 3)), 2, "float32")
+    write_json(out / "manifest.json", {**TensorStore(out).manifest, "shape": [1, 3, 2]})
+    with pytest.raises(UnseenError, match="shape not as the manifest says"):
+        TensorStore(out).all(300)
 
 
 def test_index_that_contradicts_the_manifest(tmp_path: Path) -> None:
-    out = publish(tmp_path, "tensors", draw(4, (1, 2, 2)), 2, "float32")
-    write_json(out / "manifest.json", {**open_store(out).manifest, "rows": [3, 1]})
+    out = publish(tmp_path, draw(4, (1, 2, 2)), 2, "float32")
+    write_json(out / "manifest.json", {**TensorStore(out).manifest, "rows": [3, 1]})
     with pytest.raises(UnseenError, match=r"index\.parquet: does not fit manifest\.json"):
-        open_store(out)
+        TensorStore(out)
 
 
 def test_unfinished_or_foreign_folder(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(UnseenError, match=r"manifest\.json: missing, the store is unfinished"):
-            open_store(folder)
+            TensorStore(folder)
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(UnseenError, match="not JSON"):
         TensorStore(tmp_path)
@@ -203,22 +180,15 @@ def test_unfinished_or_foreign_folder(tmp_path: Path) -> None:
     with pytest.raises(UnseenError, match="lacks dtype, fingerprint"):
         TensorStore(tmp_path)
     shutil.rmtree(tmp_path)
-    out = publish(tmp_path, "table", draw(2, (1, 2, 2)), 2, "float32")
-    with pytest.raises(UnseenError, match="open with open_store"):
-        TensorStore(out)
+    out = publish(tmp_path, draw(2, (1, 2, 2)), 2, "float32")
+    manifest = TensorStore(out).manifest
     for key, value, word in (
-        ("format", "csv", "unknown store format"),
+        ("format", "csv", "unknown store format 'csv'"),
         ("version", 9, "version 9"),
     ):
-        write_json(out / "manifest.json", {**TableStore(out).manifest, key: value})
+        write_json(out / "manifest.json", {**manifest, key: value})
         with pytest.raises(UnseenError, match=word):
-            open_store(out)
-        write_json(out / "manifest.json", {**open_manifest(out), "format": "table", "version": 1})
-
-
-def open_manifest(out: Path) -> dict[str, object]:
-    """Return a manifest unchecked."""
-    return dict(pd.read_json(out / "manifest.json", typ="series"))
+            TensorStore(out)
 
 
 @pytest.mark.parametrize(
@@ -234,15 +204,4 @@ def open_manifest(out: Path) -> dict[str, object]:
 def test_bad_latents_are_refused(tmp_path: Path, x: Tensor, dtype: DType, word: str) -> None:
     with pytest.raises(UnseenError, match=word):
         save_part(tmp_path / "part", x, dtype)
-    with pytest.raises(UnseenError, match=word):
-        save_table(tmp_path / "part", [x], dtype)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_table_needs_parts_of_one_shape(tmp_path: Path) -> None:
-    parts = [torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2, 3)]
-    with pytest.raises(UnseenError, match="differ in shape"):
-        save_table(tmp_path / "part", parts, "float32")
-    with pytest.raises(UnseenError, match="no latents to write"):
-        save_table(tmp_path / "part", [], "float32")
     assert list(tmp_path.iterdir()) == []

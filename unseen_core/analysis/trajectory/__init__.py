@@ -37,7 +37,6 @@ from unseen_core.analysis.trajectory.shape import (
     dimension,
     explained,
     residuals,
-    rotation_ratio,
 )
 
 __all__ = [
@@ -70,5 +69,4 @@ __all__ = [
     "record",
     "record_inversion",
     "residuals",
-    "rotation_ratio",
 ]

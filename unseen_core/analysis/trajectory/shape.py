@@ -11,8 +11,7 @@ from unseen_core.errors import UnseenError
 from unseen_core.schedule import Schedule
 from unseen_core.types import Level
 
-__all__ = ["LAGS", "Residuals", "cosines", "dimension", "explained", "residuals",
-           "rotation_ratio"]
+__all__ = ["LAGS", "Residuals", "cosines", "dimension", "explained", "residuals"]
 
 LAGS = (1, 2, 3, 4, 5, 10)
 """Distances in steps at which differences are compared (arXiv 2303.02490)."""
@@ -122,16 +121,6 @@ def residuals(states: Tensor, levels: Sequence[Level], schedule: Schedule) -> Re
         span=_outside_all(image, x),
         norm=squares.sqrt(),
     )
-
-
-def rotation_ratio(variances: Tensor, schedule: Schedule, level: Level) -> Tensor:
-    """Return (a sqrt(λ) + s) / sqrt(a² λ + s²), in [1, sqrt(2)], shape of ``variances``.
-
-    The length of the rotation over that of the exact state along a mode of variance λ, for a
-    start at pure noise.
-    """
-    a, s = schedule.a(level), schedule.s(level)
-    return (a * variances.sqrt() + s) / (a**2 * variances + s**2).sqrt()
 
 
 def _outside(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
