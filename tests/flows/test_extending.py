@@ -104,7 +104,7 @@ def test_the_sampler_is_in_the_table_a_candidate_and_in_the_findings(extended):
     assert set(KEYS) <= set(chosen["cells"])
     lines = (extended / "data/report/samplers.md").read_text().splitlines()
     assert sum(line.startswith("| halfway |") for line in lines) == 2
-    findings = (extended / "docs/findings.md").read_text()
+    findings = "".join(page.read_text() for page in (extended / "docs/findings").glob("*.md"))
     assert "| halfway | straight line |" in findings
     assert "| halfway@200 |" in findings
 
