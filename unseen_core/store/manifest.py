@@ -11,7 +11,8 @@ from unseen_core.errors import UnseenError
 from unseen_core.store.frames import write_frame
 from unseen_core.types import Level
 
-__all__ = ["DType", "Manifest", "index_places", "latent_manifest", "read_manifest", "write_index"]
+__all__ = ["DType", "Manifest", "PartSeal", "index_places", "latent_manifest", "read_manifest",
+           "write_index"]
 
 _VERSION = 1
 DType = Literal["float16", "float32"]
