@@ -25,7 +25,7 @@ from torch import Tensor
 
 from unseen_core.laws.blends import BlendGaussian
 from unseen_core.laws.gaussian import Gaussian, Kind
-from unseen_core.laws.geometry import Envelope, Judge
+from unseen_core.laws.geometry import Envelope, StateJudge
 from unseen_core.laws.span import Span
 from unseen_core.rng import Streams
 
@@ -63,7 +63,7 @@ def cost(candidates: Callable[[int], Tensor], envelope: Envelope, batch: int) ->
     return Cost(statistics.median(seconds), torch.cat(inside).double().mean().item())
 
 
-def compare(x: Tensor, judge: Judge, envelope: Envelope, kind: Kind) -> dict[str, object]:
+def compare(x: Tensor, judge: StateJudge, envelope: Envelope, kind: Kind) -> dict[str, object]:
     """Return the cost of draws of one kind of prior, both ways."""
     law, total = Gaussian.fit(x, kind=kind), len(x)
     generator = torch.Generator().manual_seed(1)
@@ -82,7 +82,7 @@ def compare(x: Tensor, judge: Judge, envelope: Envelope, kind: Kind) -> dict[str
     full = cost(naive, envelope, BATCH["naive"])
     began = process_time()
     span = Span.of(judge.references, BlendGaussian.fit(judge.references, kind=kind))
-    small = Judge.of(span.references, neighbours=judge.neighbours)
+    small = StateJudge.of(span.references, neighbours=judge.neighbours)
     making = process_time() - began
 
     def coordinates(repeat: int) -> Tensor:
@@ -113,7 +113,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     x = domain(given.references, 3 * given.size**2)
-    judge = Judge.of(x)
+    judge = StateJudge.of(x)
     order = Streams(0, "order", [str(i) for i in range(len(x))]).choose(len(x), len(x))
     envelope = Envelope.calibrate(judge, order)
     found = {}

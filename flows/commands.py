@@ -147,9 +147,9 @@ def _copies(
 ) -> dict[str, object]:
     """Run one of Boomerang's applications on a folder; without a network, with the first model."""
     from flows.dispatch import run_stage
-    from flows.folders.copies import Request
+    from flows.folders.copies import CopyRequest
 
-    request = Request.model_validate({
+    request = CopyRequest.model_validate({
         **settings, "images": str(images), "out": str(out), "model": _first(model, pipeline),
         "pipeline": None if pipeline is None else str(pipeline)})
     return run_stage(name, {"request": request.model_dump_json(exclude_defaults=True)})
@@ -235,11 +235,11 @@ def finetune_pipeline(
 ) -> None:
     """Train a copy of a latent diffusion model on a folder of images."""
     from flows.dispatch import run_stage
-    from flows.folders.finetune_pipeline import Request
+    from flows.folders.finetune_pipeline import FinetuneRequest
 
     if noise not in ("style", "white"):
         raise UnseenError(f"--noise {noise!r} is not known; use style or white")
-    request = Request(
+    request = FinetuneRequest(
         images=str(images), out=str(out), pipeline=str(pipeline), prompt=prompt, noise=noise,
         steps=steps, batch=batch, learning_rate=learning_rate, seed=seed)
     run_stage("finetune_pipeline", {"request": request.model_dump_json(exclude_defaults=True)})

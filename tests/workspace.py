@@ -3,7 +3,8 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +154,23 @@ def isolate(patch: pytest.MonkeyPatch, folder: Path) -> None:
     patch.chdir(folder)
 
 
+def enter_copy(source: Path, place: Path, patch: pytest.MonkeyPatch) -> Path:
+    """Work in a fresh copy of a project, ``place/project``, and return it; see `isolate`."""
+    folder = place / "project"
+    shutil.copytree(source, folder)
+    isolate(patch, folder)
+    return folder
+
+
+@contextmanager
+def copied_project(source: Path, folder: Path) -> Iterator[None]:
+    """Work in a fresh copy of a project, ``folder``, until the block ends; see `isolate`."""
+    shutil.copytree(source, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        isolate(patch, folder)
+        yield
+
+
 @pytest.fixture(scope="session")
 def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which nothing has run; read only."""
@@ -167,9 +185,7 @@ def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(blank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which every stage has run on both domains; read only."""
     folder = tmp_path_factory.mktemp("finished") / "project"
-    shutil.copytree(blank, folder)
-    with pytest.MonkeyPatch.context() as patch:
-        isolate(patch, folder)
+    with copied_project(blank, folder):
         run_everything()
     return folder
 
@@ -177,19 +193,13 @@ def finished(blank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def workspace(blank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh copy of the project as the working directory; nothing has run."""
-    folder = tmp_path / "project"
-    shutil.copytree(blank, folder)
-    isolate(monkeypatch, folder)
-    return folder
+    return enter_copy(blank, tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def done(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh copy of the finished project as the working directory."""
-    folder = tmp_path / "project"
-    shutil.copytree(finished, folder)
-    isolate(monkeypatch, folder)
-    return folder
+    return enter_copy(finished, tmp_path, monkeypatch)
 
 
 @pytest.fixture

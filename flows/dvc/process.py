@@ -17,7 +17,7 @@ from flows.running.registry import UNRECORDED
 from flows.running.run import LOG
 from unseen_core.errors import UnseenError
 
-__all__ = ["Outcome", "Say", "environment", "run_dvc", "stopped_by_sigterm", "transfer"]
+__all__ = ["Outcome", "Say", "environment", "pull_or_push", "run_dvc", "stopped_by_sigterm"]
 
 Say = Callable[[str], None]
 
@@ -74,7 +74,7 @@ def run_dvc(words: Sequence[str], root: Path, variables: Mapping[str, str], say:
     return outcome
 
 
-def transfer(direction: str, root: Path, say: Say) -> None:
+def pull_or_push(direction: str, root: Path, say: Say) -> None:
     """Pull from or push to the default remote, what earlier runs computed included.
 
     Args:

@@ -2,7 +2,7 @@
 
 import torch
 
-from flows.folders.copies import Copies, Request, copy_folder
+from flows.folders.copies import Copies, CopyRequest, copy_folder
 from flows.folders.manifest import has_classes
 from flows.loading.judge import first_extractor
 from flows.running.registry import stage
@@ -22,17 +22,17 @@ def anonymise(run: Run, *, request: str) -> dict[str, object]:
 
     Args:
         run: Runs the parts.
-        request: A `flows.folders.copies.Request` as JSON.
+        request: A `flows.folders.copies.CopyRequest` as JSON.
 
     Raises:
         UnseenError: As ``copy_folder``.
     """
-    asked = Request.model_validate_json(request)
+    asked = CopyRequest.model_validate_json(request)
     return copy_folder(run, "anonymise", asked, enlarged=lambda x: x, classes="kept", keep=False,
                        measure=lambda copies: _measured(copies, asked))
 
 
-def _measured(copies: Copies, asked: Request) -> dict[str, object]:
+def _measured(copies: Copies, asked: CopyRequest) -> dict[str, object]:
     """Return what report.json says: tracing, and what the outputs are still good for.
 
     A classifier is trained on the outputs of every second original, and tested on the other

@@ -2,7 +2,7 @@
 
 import torch
 
-from flows.folders.copies import Copies, Request, copy_folder
+from flows.folders.copies import Copies, CopyRequest, copy_folder
 from flows.folders.manifest import classes_of
 from flows.running.registry import stage
 from flows.running.run import Run
@@ -20,17 +20,17 @@ def augment(run: Run, *, request: str) -> dict[str, object]:
 
     Args:
         run: Runs the parts.
-        request: A `flows.folders.copies.Request` as JSON.
+        request: A `flows.folders.copies.CopyRequest` as JSON.
 
     Raises:
         UnseenError: As ``copy_folder``; or a class has fewer than two images.
     """
-    asked = Request.model_validate_json(request)
+    asked = CopyRequest.model_validate_json(request)
     return copy_folder(run, "augment", asked, enlarged=lambda x: x, classes="needed", keep=True,
                        measure=lambda copies: _measured(run, copies, asked))
 
 
-def _measured(run: Run, copies: Copies, asked: Request) -> dict[str, object]:
+def _measured(run: Run, copies: Copies, asked: CopyRequest) -> dict[str, object]:
     """Return a row for each arm, over seeds that change split, batches and weights."""
     names = classes_of(copies.source, asked.images)
     known = sorted(set(names))

@@ -29,13 +29,13 @@ from unseen_core.rng import Streams
 from unseen_core.sources import SourceImages
 from unseen_core.store import Scratch, read_json, read_tensors, write_json
 
-__all__ = ["Copies", "Request", "copy_folder"]
+__all__ = ["Copies", "CopyRequest", "copy_folder"]
 
 Classes = Literal["needed", "kept", "none"]
 _SETTINGS, _REPORT = "settings.json", "report.json"
 
 
-class Request(Section):
+class CopyRequest(Section):
     """What is made of a folder; a stage takes it as one string of JSON.
 
     Attributes:
@@ -96,7 +96,7 @@ class Copies:
 def copy_folder(
     run: Run,
     name: str,
-    asked: Request,
+    asked: CopyRequest,
     *,
     enlarged: Callable[[Tensor], Tensor],
     classes: Classes,

@@ -1,6 +1,6 @@
 """Stage ``enhance``: small images made large, with detail from a network's own domain."""
 
-from flows.folders.copies import Copies, Request, copy_folder
+from flows.folders.copies import Copies, CopyRequest, copy_folder
 from flows.loading.judge import first_extractor
 from flows.running.registry import stage
 from flows.running.run import Run
@@ -19,12 +19,12 @@ def enhance(run: Run, *, request: str) -> dict[str, object]:
 
     Args:
         run: Runs the parts.
-        request: A `flows.folders.copies.Request` as JSON.
+        request: A `flows.folders.copies.CopyRequest` as JSON.
 
     Raises:
         UnseenError: As ``copy_folder``; or an image has no original of its name.
     """
-    asked = Request.model_validate_json(request)
+    asked = CopyRequest.model_validate_json(request)
     return copy_folder(run, "enhance", asked, enlarged=lambda x: enlarge(x, asked.factor),
                        classes="none", keep=False,
                        measure=_measured)

@@ -17,13 +17,13 @@ from unseen_core.diffusion.device import pick_device
 from unseen_core.errors import UnseenError
 from unseen_core.store import file_hash, fingerprint, read_json, write_json
 
-__all__ = ["Request", "finetune_pipeline"]
+__all__ = ["FinetuneRequest", "finetune_pipeline"]
 
 _UNET = ("unet/config.json", "unet/diffusion_pytorch_model.safetensors")
 _TOLD = 20  # steps between two lines of the log
 
 
-class Request(Section):
+class FinetuneRequest(Section):
     """What is trained; a stage takes it as one string of JSON.
 
     Attributes:
@@ -63,7 +63,7 @@ def finetune_pipeline(run: Run, *, request: str) -> dict[str, object]:
     from unseen_core.training.finetune import FinetuneConfig
     from unseen_core.training.finetune_latent import finetune_latent
 
-    asked, params = Request.model_validate_json(request), load_params()
+    asked, params = FinetuneRequest.model_validate_json(request), load_params()
     out, frozen = Path(asked.out), Path(asked.pipeline)
     check_out(Path(asked.images), out)
     check_pipeline(frozen)

@@ -8,9 +8,9 @@ from flows.loading.reports import read_stages
 from flows.settings.paths import Paths
 from unseen_core.errors import UnseenError
 
-__all__ = ["LATENTS", "Cell", "invocation_cells", "read_cells", "read_latents"]
+__all__ = ["LATENTS", "CellReport", "invocation_cells", "read_cells", "read_latents"]
 
-Cell = Mapping[str, object]
+CellReport = Mapping[str, object]
 """One model x domain x level x sampler: those four, ``n``, ``settings``, ``metrics``, ``sheet``.
 
 Or what a stage per model found: see ``flows.loading.reports.read_stages``.
@@ -20,13 +20,13 @@ LATENTS = "latents"
 """The sampler of the cells that are analyses."""
 
 
-def read_cells(folder: Path) -> list[Cell]:
+def read_cells(folder: Path) -> list[CellReport]:
     """Return every cell of ``<folder>/<model>/<domain>.json``, sorted by path.
 
     Raises:
         UnseenError: If a file is damaged.
     """
-    cells: list[Cell] = []
+    cells: list[CellReport] = []
     for file in sorted(folder.glob("*/*.json")):
         try:
             cells += json.loads(file.read_text("utf-8"))["cells"]
@@ -35,7 +35,7 @@ def read_cells(folder: Path) -> list[Cell]:
     return cells
 
 
-def read_latents(folder: Path) -> list[Cell]:
+def read_latents(folder: Path) -> list[CellReport]:
     """Return the analyses of ``<folder>/<model>/<domain>`` as cells of the sampler `LATENTS`.
 
     One per level, so that the same table and charts show them; their sheet is the analysis' plot.
@@ -43,7 +43,7 @@ def read_latents(folder: Path) -> list[Cell]:
     Raises:
         UnseenError: If a file is damaged.
     """
-    cells: list[Cell] = []
+    cells: list[CellReport] = []
     for file in sorted(folder.glob("*/*/analysis.json")):
         try:
             report = json.loads(file.read_text("utf-8"))
@@ -58,7 +58,7 @@ def read_latents(folder: Path) -> list[Cell]:
     return cells
 
 
-def invocation_cells(root: Path, pairs: Collection[tuple[str, str]]) -> list[Cell]:
+def invocation_cells(root: Path, pairs: Collection[tuple[str, str]]) -> list[CellReport]:
     """Return what an invocation is about: cells, analyses, and what the stages per model found.
 
     Args:

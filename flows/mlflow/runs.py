@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from flows.loading.metrics import LATENTS, Cell
+from flows.loading.metrics import LATENTS, CellReport
 from flows.loading.seconds import read_seconds
 from flows.mlflow.provenance import datasets, digest, flatten
 from flows.mlflow.store import Store
@@ -18,7 +18,7 @@ _LARGEST = 64 * 2**20  # bytes of a prior's file worth a copy: weights over 2,00
 def write_runs(
     store: Store,
     parent: str,
-    cells: Sequence[Cell],
+    cells: Sequence[CellReport],
     root: Path,
     fresh: Collection[tuple[str, str]] | None = None,
 ) -> int:
@@ -31,7 +31,7 @@ def write_runs(
         How many runs were added; those that ``parent`` has are left alone.
     """
     known, added = _children(store, parent), 0
-    groups: dict[tuple[str, str], list[Cell]] = {}
+    groups: dict[tuple[str, str], list[CellReport]] = {}
     for cell in cells:
         if "stage" not in cell:
             groups.setdefault((str(cell["model"]), str(cell["domain"])), []).append(cell)
@@ -62,7 +62,7 @@ def write_runs(
 
 
 def _write_cell(
-    store: Store, run: str, cell: Cell, root: Path | None, took: Mapping[str, float]
+    store: Store, run: str, cell: CellReport, root: Path | None, took: Mapping[str, float]
 ) -> None:
     """Write a cell: axes, settings, metrics and seconds, and its sheet if a root is given."""
     axes = {key: cell[key] for key in ("model", "domain", "level", "sampler")}
@@ -76,7 +76,7 @@ def _write_cell(
     store.end(run)
 
 
-def _write_series(store: Store, run: str, cells: Sequence[Cell], root: Path | None) -> None:
+def _write_series(store: Store, run: str, cells: Sequence[CellReport], root: Path | None) -> None:
     """Write ``<metric>/<sampler>`` with the level as step, and sheets and priors if asked for."""
     model, domain = str(cells[0]["model"]), str(cells[0]["domain"])
     store.log(run, parameters={"model": model, "domain": domain})
@@ -96,7 +96,7 @@ def _write_series(store: Store, run: str, cells: Sequence[Cell], root: Path | No
 def _write_stage(
     store: Store,
     parent: str,
-    record: Cell,
+    record: CellReport,
     root: Path,
     fresh: Collection[tuple[str, str]] | None,
 ) -> int:
@@ -121,12 +121,12 @@ def _write_stage(
     return 1
 
 
-def _name(cell: Cell) -> str:
+def _name(cell: CellReport) -> str:
     """Return a cell's name in the UI, which sorts by it."""
     return f"{cell['model']}/{cell['domain']}/L{int(str(cell['level'])):04d}/{cell['sampler']}"
 
 
-def _seconds(cell: Cell, root: Path) -> dict[str, float]:
+def _seconds(cell: CellReport, root: Path) -> dict[str, float]:
     """Return what a cell, and the training of its network, took on this machine."""
     known = partial(read_seconds, root, str(cell["model"]), str(cell["domain"]))
     key = f"L{int(str(cell['level'])):04d}-{cell['sampler']}"
@@ -136,7 +136,7 @@ def _seconds(cell: Cell, root: Path) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _sheet(cell: Cell, root: Path) -> Path | None:
+def _sheet(cell: CellReport, root: Path) -> Path | None:
     """Return a cell's contact sheet, if it is there."""
     sheet = root / str(cell.get("sheet") or "")
     return sheet if sheet.is_file() else None

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from flows.loading.metrics import Cell
+from flows.loading.metrics import CellReport
 from flows.loading.reports import read_stages
 from flows.mlflow.provenance import digest, flatten, provenance
 from flows.mlflow.runs import write_runs
@@ -77,7 +77,7 @@ def close_parent(
 
 def mirror(
     parent: str | None,
-    cells: Sequence[Cell],
+    cells: Sequence[CellReport],
     *,
     root: Path,
     fresh: Collection[tuple[str, str]] | None = None,
@@ -111,7 +111,7 @@ def mirror(
 
 
 def record_invocation(
-    parameters: Mapping[str, object], cells: Sequence[Cell], *, root: Path
+    parameters: Mapping[str, object], cells: Sequence[CellReport], *, root: Path
 ) -> None:
     """Mirror everything under a parent of its own, unless ``python -m flows run`` will do it.
 

@@ -24,7 +24,7 @@ from flows.dvc.experiments import (
     sweep_points,
 )
 from flows.dvc.overrides import combine, read_parameters
-from flows.dvc.process import transfer
+from flows.dvc.process import pull_or_push
 from flows.pipeline import Invocation, only_run, run_pipeline
 from flows.prefect.record import one_line_mistakes, require_server
 from flows.schedule.artifacts import show_run, show_sweep
@@ -62,7 +62,7 @@ def sweep(
       persist_result=False)
 def move(direction: str) -> None:
     """Pull from or push to the DVC remote."""
-    transfer(direction, Path.cwd(), get_run_logger().info)
+    pull_or_push(direction, Path.cwd(), get_run_logger().info)
 
 
 @flow(name="unseen-pipeline", persist_result=False)
@@ -85,7 +85,7 @@ def unseen_pipeline(
         push: At the end send there what this run has computed.
 
     Raises:
-        UnseenError: As `flows.pipeline.run_pipeline` and `flows.dvc.process.transfer`.
+        UnseenError: As `flows.pipeline.run_pipeline` and `flows.dvc.process.pull_or_push`.
     """
     root = Path.cwd()
     with one_line_mistakes():

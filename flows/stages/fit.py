@@ -13,7 +13,7 @@ from flows.settings.params import load_params
 from flows.settings.paths import PATHS
 from unseen_core.errors import UnseenError
 from unseen_core.laws.blends import fit_law
-from unseen_core.laws.geometry import STATISTICS, Envelope, Judge
+from unseen_core.laws.geometry import STATISTICS, Envelope, StateJudge
 from unseen_core.rng import Streams
 from unseen_core.store import (
     TensorStore,
@@ -51,7 +51,7 @@ def fit(run: Run, *, model: str, domain: str) -> dict[str, object]:
             # Half the size, and far below the error of a fit to so few.
             tensors |= {f"{kind}/{name}": t.float() for name, t in prior.state().items()}
             report[kind] = {"trace": prior.trace, "rank": prior.factor.shape[1]}
-        judge = Judge.of(references, neighbours=params.fit.neighbours)
+        judge = StateJudge.of(references, neighbours=params.fit.neighbours)
         streams = Streams(params.seed, f"{domain}/envelope/L{level:04d}", ids)
         order = streams.choose(len(ids), len(ids))
         envelope = Envelope.calibrate(judge, order, coverage=params.fit.coverage)
@@ -65,7 +65,7 @@ def fit(run: Run, *, model: str, domain: str) -> dict[str, object]:
     return {"levels": levels, "kinds": params.fit.kinds}
 
 
-def _geometry(judge: Judge, order: Tensor) -> dict[str, object]:
+def _geometry(judge: StateJudge, order: Tensor) -> dict[str, object]:
     """Return mean and standard deviation of each statistic over the references."""
     values = judge.own(order)
     return {name: {"mean": values[:, i].mean().item(), "sd": values[:, i].std().item()}

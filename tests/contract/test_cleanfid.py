@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from draws import normal
 from torch import Tensor, nn
 
 from unseen_core.errors import UnseenError
@@ -16,11 +17,6 @@ from unseen_core.judging.metrics import frechet_distance, kernel_distance
 
 pytestmark = pytest.mark.contract
 NAME = "inception-2015-12-05.pt"
-
-
-def normal(n: int, d: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, d, generator=generator, dtype=torch.float64)
 
 
 # clean-fid 0.1.35 calls sqrtm(disp=...)

@@ -19,8 +19,9 @@ from workspace import (
     SEEN,
     change,
     contents,
+    copied_project,
+    enter_copy,
     fetch_all,
-    isolate,
     run_stages,
 )
 
@@ -47,9 +48,7 @@ def cluster():
 def made(blank, tmp_path_factory):
     """A project whose latents and images one process has made, in parts of one or two."""
     folder = tmp_path_factory.mktemp("made") / "project"
-    shutil.copytree(blank, folder)
-    with pytest.MonkeyPatch.context() as patch:
-        isolate(patch, folder)
+    with copied_project(blank, folder):
         change(folder, "compute", to={"device": "cpu", "threads": 2})
         change(folder, "invert", "part_size", to=1)
         change(folder, "sample", "part_size", to=2)
@@ -65,9 +64,7 @@ def spread(made, tmp_path, monkeypatch, server, cluster):
     Gives the calls made in this process, which does a part itself where a busy server (its SQLite
     answers 503 now and then) has lost the task.
     """
-    folder = tmp_path / "project"
-    shutil.copytree(made, folder)
-    isolate(monkeypatch, folder)
+    enter_copy(made, tmp_path, monkeypatch)
     monkeypatch.setenv("PREFECT_API_URL", server)
     monkeypatch.setenv("UNSEEN_TASK_RUNNER", "dask")
     monkeypatch.setenv("UNSEEN_DASK_ADDRESS", cluster.scheduler_address)

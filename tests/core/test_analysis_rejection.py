@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unseen_core.analysis.latents import rejection, spread
-from unseen_core.laws.geometry import STATISTICS, Envelope, Judge, shell_lengths
+from unseen_core.laws.geometry import STATISTICS, Envelope, StateJudge, shell_lengths
 from unseen_core.rng import Streams
 
 D, J, N = 600, 100, 400
@@ -22,14 +22,14 @@ def latents(seed: int, n: int, wide: float = 1.0) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def judged() -> tuple[Judge, Envelope]:
+def judged() -> tuple[StateJudge, Envelope]:
     """A judge of natural references, and its envelope."""
-    judge = Judge.of(latents(0, J))
+    judge = StateJudge.of(latents(0, J))
     order = Streams(0, "calibrate", [str(i) for i in range(J)]).choose(J, J)
     return judge, Envelope.calibrate(judge, order, coverage=COVERAGE)
 
 
-def test_held_out_latents_pass_at_the_coverage(judged: tuple[Judge, Envelope]) -> None:
+def test_held_out_latents_pass_at_the_coverage(judged: tuple[StateJudge, Envelope]) -> None:
     held_out = rejection(*judged, {"natural": latents(1, N)})["natural"]
     assert held_out.count == N
     # The coverage of one calibration scatters like Beta(91, 10), sd .03.
@@ -38,21 +38,21 @@ def test_held_out_latents_pass_at_the_coverage(judged: tuple[Judge, Envelope]) -
     assert min(held_out.criteria[name].value for name in STATISTICS) >= held_out.joint.value
 
 
-def test_a_wrong_radius_fails_on_radius(judged: tuple[Judge, Envelope]) -> None:
+def test_a_wrong_radius_fails_on_radius(judged: tuple[StateJudge, Envelope]) -> None:
     found = rejection(*judged, {"large": latents(1, 50, 1.2), "natural": latents(1, N)})
     assert found["large"].criteria["radius"].value == found["large"].joint.value == 0
     assert found["large"].joint.high < 0.1
     assert found["natural"].criteria["radius"].value > 0.9
 
 
-def test_a_wrong_mean_fails_on_the_origin_angle(judged: tuple[Judge, Envelope]) -> None:
+def test_a_wrong_mean_fails_on_the_origin_angle(judged: tuple[StateJudge, Envelope]) -> None:
     # Centred on the origin and scaled back to the domain's radius.
     wrong = (latents(1, 50) - 0.3) * 1.09**0.5
     found = rejection(*judged, {"wrong": wrong})["wrong"]
     assert found.criteria["origin_angle"].value < 0.1 < 0.9 < found.criteria["radius"].value
 
 
-def test_parents_do_not_judge_their_child(judged: tuple[Judge, Envelope]) -> None:
+def test_parents_do_not_judge_their_child(judged: tuple[StateJudge, Envelope]) -> None:
     copies, own = latents(0, J), torch.arange(J)[:, None]
     found = rejection(*judged, {"copies": copies}, parents={"copies": own})["copies"]
     # Leave-one-out, as in calibration.
@@ -62,7 +62,7 @@ def test_parents_do_not_judge_their_child(judged: tuple[Judge, Envelope]) -> Non
 
 
 def test_rows_do_not_depend_on_their_number_or_the_form_of_the_judge(
-    judged: tuple[Judge, Envelope]
+    judged: tuple[StateJudge, Envelope]
 ) -> None:
     judge, envelope = judged
     many = rejection(judge, envelope, {"natural": latents(1, 40)})["natural"]
@@ -79,7 +79,7 @@ def test_spread_is_that_of_new_latents() -> None:
     assert tuple(json.loads(json.dumps(found))) == STATISTICS
     shell = shell_lengths(latents(0, 200))
     assert found["centre_distance"]["mean"] == pytest.approx(shell.mean().item())
-    judge, fresh = Judge.of(latents(0, 200)), latents(1, N).flatten(1)
+    judge, fresh = StateJudge.of(latents(0, 200)), latents(1, N).flatten(1)
     order = Streams(0, "fresh", [str(i) for i in range(N)]).choose(200, 200)
     for name, column in zip(STATISTICS, judge.statistics(fresh, order).T, strict=True):
         row = found[name]

@@ -3,17 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from draws import normal
 
 from unseen_core.errors import UnseenError
 from unseen_core.judging.audit import audit
 from unseen_core.judging.novelty import nearest
 from unseen_core.judging.probe import wilson
-
-
-def normal(n: int, d: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, d, generator=generator, dtype=torch.float64)
 
 
 def test_planted_copies_are_flagged() -> None:

@@ -6,7 +6,7 @@ from scipy.fft import dctn
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
-from unseen_core.laws.geometry import Envelope, Judge, shell_lengths
+from unseen_core.laws.geometry import Envelope, StateJudge, shell_lengths
 from unseen_core.laws.references import References
 from unseen_core.rng import Streams
 from unseen_core.schedule import Schedule
@@ -24,7 +24,7 @@ def context() -> StartContext:
     x = ids(N, "references").normal(*SHAPE) + 3
     x[N // 2 :] += 5
     references = x.float()
-    judge = Judge.of(references)
+    judge = StateJudge.of(references)
     envelope = Envelope.calibrate(judge, ids(N, "order").choose(N, N), coverage=0.95)
     return StartContext(Schedule.linear(), 500, References.of(references), {}, envelope)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
-from unseen_core.laws.geometry import STATISTICS, Envelope, Judge, angle_degrees, shell_lengths
+from unseen_core.laws.geometry import STATISTICS, Envelope, StateJudge, angle_degrees, shell_lengths
 from unseen_core.rng import Streams
 
 
@@ -44,7 +44,7 @@ def by_hand(x: Tensor, references: Tensor, picked: list[int]) -> list[float]:
 def test_statistics_equal_a_loop_over_pairs() -> None:
     references, x = 0.5 + normals(0, 9, 4), normals(1, 6, 4)
     order = orders(2, 6, 9)
-    found = Judge.of(references, neighbours=4).statistics(x, order)
+    found = StateJudge.of(references, neighbours=4).statistics(x, order)
     wanted = [by_hand(z, references, row[:5]) for z, row in zip(x, order.tolist(), strict=True)]
     assert found.shape == (6, len(STATISTICS))
     torch.testing.assert_close(found, torch.tensor(wanted), rtol=1e-10, atol=1e-10)
@@ -52,16 +52,17 @@ def test_statistics_equal_a_loop_over_pairs() -> None:
 
 def test_inner_products_are_enough() -> None:
     references, x = 0.5 + normals(0, 9, 4), normals(1, 6, 4)
-    judge, order, own = Judge.of(references, neighbours=4), orders(2, 6, 9), orders(3, 6, 9)[:, :2]
+    judge = StateJudge.of(references, neighbours=4)
+    order, own = orders(2, 6, 9), orders(3, 6, 9)[:, :2]
     turn = torch.linalg.qr(normals(4, 7, 4))[0]  # the same states in 7 dimensions
-    found = Judge.of(references @ turn.T, neighbours=4).statistics(x @ turn.T, order, own)
+    found = StateJudge.of(references @ turn.T, neighbours=4).statistics(x @ turn.T, order, own)
     wanted = judge.from_products(x @ references.T, x.square().sum(1), order, own)
     torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
 
 
 def test_images_are_flattened_and_neighbours_capped() -> None:
     references = normals(0, 6, 12)
-    judge = Judge.of(references.float().reshape(6, 3, 2, 2), neighbours=10)
+    judge = StateJudge.of(references.float().reshape(6, 3, 2, 2), neighbours=10)
     assert judge.neighbours == 3 and judge.references.gram.dtype == torch.float64
     torch.testing.assert_close(judge.mean, references.mean(0), rtol=0, atol=1e-6)
 
@@ -73,7 +74,7 @@ def test_parents_never_judge_their_child() -> None:
     # The barred references come first in the order, so that ignoring the bar would show.
     order = torch.tensor([[3, 7, *(i for i in range(12) if i not in (3, 7))],
                           [0, 11, *range(1, 11)]])
-    judge = Judge.of(references, neighbours=4)
+    judge = StateJudge.of(references, neighbours=4)
     found = judge.statistics(x, order, parents)
     wanted = [by_hand(z, references, row[2:7]) for z, row in zip(x, order.tolist(), strict=True)]
     torch.testing.assert_close(found, torch.tensor(wanted), rtol=1e-10, atol=1e-10)
@@ -84,7 +85,7 @@ def test_parents_never_judge_their_child() -> None:
 def test_parents_stay_barred_when_few_others_remain(parents: int) -> None:
     references = normals(0, 12, 5)
     made_of = orders(1, 7, 12)[:, :parents]
-    judge = Judge.of(references, neighbours=10)  # asks for 10 judges of 12
+    judge = StateJudge.of(references, neighbours=10)  # asks for 10 judges of 12
     found = judge.statistics(normals(2, 7, 5), orders(3, 7, 12), made_of)
     for x, order, own, row in zip(normals(2, 7, 5), orders(3, 7, 12).tolist(), made_of.tolist(),
                                   found, strict=True):
@@ -94,7 +95,7 @@ def test_parents_stay_barred_when_few_others_remain(parents: int) -> None:
 
 
 def test_too_many_parents_name_the_mend() -> None:
-    judge = Judge.of(normals(0, 6, 5))
+    judge = StateJudge.of(normals(0, 6, 5))
     with pytest.raises(UnseenError, match="parents"):
         judge.statistics(normals(1, 2, 5), orders(2, 2, 6), orders(3, 2, 6)[:, :5])
 
@@ -103,7 +104,7 @@ def test_isotropic_identities_in_high_dimension() -> None:
     d, n, v = 20_000, 40, 0.8
     mean = torch.full((d,), 0.4, dtype=torch.float64)
     references, x = mean + v**0.5 * normals(0, n, d), mean + v**0.5 * normals(1, n, d)
-    values = Judge.of(references).statistics(x, orders(2, n, n))
+    values = StateJudge.of(references).statistics(x, orders(2, n, n))
     square, trace = (mean @ mean).item(), d * v
     wanted = torch.tensor([
         (square + trace) ** 0.5,
@@ -120,7 +121,7 @@ def test_isotropic_identities_in_high_dimension() -> None:
 
 def test_pair_distance_spreads_as_predicted() -> None:
     d, n, v, k = 4000, 300, 0.5, 10
-    judge = Judge.of(v**0.5 * normals(0, 400, d), neighbours=k)
+    judge = StateJudge.of(v**0.5 * normals(0, 400, d), neighbours=k)
     values = judge.statistics(v**0.5 * normals(1, n, d), orders(2, n, 400))
     wanted = (v * (1 / 4 + 3 / (4 * k))) ** 0.5  # method of sd for fresh references
     assert abs(values[:, 2].std().item() / wanted - 1) < 5 / (2 * n) ** 0.5
@@ -145,7 +146,7 @@ def test_fresh_draws_pass_at_the_stated_coverage(coverage: float) -> None:
     total, fresh, rounds, d = 100, 200, 12, 300
     shares = []
     for r in range(rounds):
-        judge = Judge.of(law(2 * r, total, d))
+        judge = StateJudge.of(law(2 * r, total, d))
         envelope = Envelope.calibrate(judge, orders(r, total, total), coverage=coverage)
         values = judge.statistics(law(2 * r + 1, fresh, d), orders(99 + r, fresh, total))
         shares.append(envelope.accept(values).double().mean().item())
@@ -158,7 +159,7 @@ def test_fresh_draws_pass_at_the_stated_coverage(coverage: float) -> None:
 def test_own_references_pass_and_foreign_noise_fails() -> None:
     total, d = 60, 3072
     references = law(0, total, d)
-    judge, order = Judge.of(references), orders(0, total, total)
+    judge, order = StateJudge.of(references), orders(0, total, total)
     envelope = Envelope.calibrate(judge, order, coverage=0.95)
     own = judge.statistics(references, order, torch.arange(total)[:, None])
     own[:, 1] = shell_lengths(references)
@@ -176,7 +177,7 @@ def test_accept_is_all_of_inside_and_bounds_belong_to_it() -> None:
 
 
 def test_state_survives_json() -> None:
-    envelope = Envelope.calibrate(Judge.of(law(0, 30, 20)), orders(0, 30, 30), coverage=0.9)
+    envelope = Envelope.calibrate(StateJudge.of(law(0, 30, 20)), orders(0, 30, 30), coverage=0.9)
     back = Envelope.from_state(json.loads(json.dumps(envelope.state())))
     assert torch.equal(back.low, envelope.low) and torch.equal(back.high, envelope.high)
     assert back.coverage == 0.9 and (back.low < back.high).all()
@@ -189,12 +190,12 @@ def test_state_survives_json() -> None:
 @pytest.mark.parametrize("coverage", [0.0, 1.0, -0.1, 1.5])
 def test_coverage_out_of_range(coverage: float) -> None:
     with pytest.raises(UnseenError, match="coverage"):
-        Envelope.calibrate(Judge.of(normals(0, 9, 3)), orders(0, 9, 9), coverage=coverage)
+        Envelope.calibrate(StateJudge.of(normals(0, 9, 3)), orders(0, 9, 9), coverage=coverage)
 
 
 def test_too_few_references_name_the_parameter() -> None:
     with pytest.raises(UnseenError, match="5 fit images, not 4"):
-        Judge.of(normals(0, 4, 3))
+        StateJudge.of(normals(0, 4, 3))
 
 
 def test_angles_stay_in_range_despite_rounding() -> None:

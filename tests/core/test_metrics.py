@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from draws import normal
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
@@ -17,11 +18,6 @@ from unseen_core.judging.metrics import (
     relative_error,
 )
 from unseen_core.judging.probe import fit_probe, wilson
-
-
-def normal(n: int, d: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, d, generator=generator, dtype=torch.float64)
 
 
 def mean_kernel(mu: Tensor, sigma: float, nu: Tensor, tau: float) -> float:

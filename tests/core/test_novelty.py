@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from draws import normal
 from scipy.spatial.distance import cdist, pdist
-from torch import Tensor
 
 from unseen_core.errors import UnseenError
 from unseen_core.judging.novelty import (
@@ -13,11 +13,6 @@ from unseen_core.judging.novelty import (
     novelty,
     precision_recall,
 )
-
-
-def normal(n: int, d: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, d, generator=generator, dtype=torch.float64)
 
 
 def test_nearest_against_scipy() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from unseen_core.errors import UnseenError
 from unseen_core.laws.blends import BlendGaussian, fit_law
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.laws.geometry import STATISTICS, Envelope, Judge, shell_lengths
+from unseen_core.laws.geometry import STATISTICS, Envelope, StateJudge, shell_lengths
 from unseen_core.laws.references import References
 from unseen_core.laws.span import Span, Whole, coordinates_of
 from unseen_core.rng import Streams
@@ -40,7 +40,7 @@ def context() -> StartContext:
     """What ``fit`` hands to samplers."""
     references = References.of(latents(0).reshape(N, 3, 8, 8))
     priors = {kind: fit_law(references, kind=kind) for kind in KINDS}
-    judge = Judge.of(references, neighbours=5)
+    judge = StateJudge.of(references, neighbours=5)
     envelope = Envelope.calibrate(judge, streams(N, "order").choose(N, N), coverage=0.9)
     return StartContext(Schedule.linear(), 500, references, priors, envelope, 5)
 
@@ -55,9 +55,9 @@ def beside(fitted: Tensor, judges: Tensor, kind: str) -> BlendGaussian:
         torch.cat([torch.zeros(others, law.factor.shape[1]), law.factor]), law.variance)
 
 
-def judge_of(span: Span, count: int) -> Judge:
+def judge_of(span: Span, count: int) -> StateJudge:
     """The first references of a span as judges of its states."""
-    return Judge.of(span.references.rows(range(count)), neighbours=5)
+    return StateJudge.of(span.references.rows(range(count)), neighbours=5)
 
 
 def on_shell(z: np.ndarray, x: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -103,7 +103,7 @@ def great_circle(law: Gaussian, x: np.ndarray, random: np.random.Generator) -> t
 def measured(states: Tensor, parents: Tensor, purpose: str) -> Tensor:
     """Statistics in full dimension, each state judged by random references but its parents."""
     n = len(states)
-    return Judge.of(latents(0), neighbours=5).statistics(
+    return StateJudge.of(latents(0), neighbours=5).statistics(
         states, streams(n, purpose).choose(N, N), parents)
 
 
@@ -158,7 +158,7 @@ def test_lifted_states_have_the_statistics_of_their_coordinates(kind: str) -> No
     states = span.draw(streams(50))
     full = span.lift(states, streams(50, "lift"))
     order = streams(50, "order").choose(N, N)
-    torch.testing.assert_close(Judge.of(references, neighbours=5).statistics(full, order),
+    torch.testing.assert_close(StateJudge.of(references, neighbours=5).statistics(full, order),
                                judge_of(span, N).statistics(states, order),
                                rtol=1e-8, atol=1e-8)
     assert bool((states[:, -1] > 0).all()) == (kind != "empirical")

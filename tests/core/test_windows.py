@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
-from unseen_core.laws.geometry import STATISTICS, Envelope, Judge, angle_degrees
+from unseen_core.laws.geometry import STATISTICS, Envelope, StateJudge, angle_degrees
 from unseen_core.laws.windows import natural_spread, reference_window
 from unseen_core.rng import Streams
 from unseen_core.starts import Geometric, Slerp
@@ -52,7 +52,7 @@ def test_fitted_windows_follow_the_domain(window: str, k: int, multiples: tuple)
     assert ((centre - torch.tensor([*targets(d), 60.0])).abs() < 0.3 * spread).all()
     torch.testing.assert_close(reach / spread, torch.tensor(multiples).double(), rtol=0.2, atol=0)
     assert envelope.low[:2].isneginf().all() and envelope.high[:2].isposinf().all()
-    fresh = Judge.of(references, neighbours=k).statistics(
+    fresh = StateJudge.of(references, neighbours=k).statistics(
         isotropic(400, d, seed=2), Streams(0, "t", [*map(str, range(400))]).choose(n, n))
     share = envelope.accept(fresh).double().mean().item()
     # v2 keeps a quarter to two fifths of real latents (method, section 11), v1 all of them.

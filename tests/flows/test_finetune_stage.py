@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from workspace import DOMAIN, MODEL, ROOT, change, fetch_all, isolate, run_stages
+from workspace import DOMAIN, MODEL, ROOT, change, copied_project, enter_copy, fetch_all, run_stages
 
 from flows.loading.frozen import load_tuned
 from flows.loading.seconds import read_seconds
@@ -47,9 +47,7 @@ SAMPLERS = {
 def trained(blank, tmp_path_factory):
     """A project with fine-tuned networks, evaluated; read only."""
     folder = tmp_path_factory.mktemp("trained") / "project"
-    shutil.copytree(blank, folder)
-    with pytest.MonkeyPatch.context() as patch:
-        isolate(patch, folder)
+    with copied_project(blank, folder):
         change(folder, "finetune", to=ENTRIES)
         change(folder, "samplers", to=SAMPLERS)
         change(folder, "levels", to=[200])
@@ -61,10 +59,7 @@ def trained(blank, tmp_path_factory):
 @pytest.fixture
 def project(trained, tmp_path, monkeypatch):
     """A copy of it as the working directory."""
-    folder = tmp_path / "project"
-    shutil.copytree(trained, folder)
-    isolate(monkeypatch, folder)
-    return folder
+    return enter_copy(trained, tmp_path, monkeypatch)
 
 
 def fit_images():

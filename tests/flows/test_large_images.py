@@ -1,7 +1,6 @@
 """The chain of stages at 256 x 256 with a narrow network: parts, streams and bytes as promised."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from workspace import (
     PAIRED,
     change,
     draw_pictures,
+    enter_copy,
     fetch_all,
     isolate,
     parameters,
@@ -83,10 +83,7 @@ def _narrow_checkpoint(folder: Path) -> None:
 @pytest.fixture
 def copied(large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the project as the working directory."""
-    folder = tmp_path / "project"
-    shutil.copytree(large, folder)
-    isolate(monkeypatch, folder)
-    return folder
+    return enter_copy(large, tmp_path, monkeypatch)
 
 
 def test_every_stage_runs_and_images_have_their_size(large: Path) -> None:

@@ -1,7 +1,8 @@
 """Parameters: what is missing, misspelt or out of range is named in one line."""
 
 import copy
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 
 import pytest
 from ruamel.yaml import YAML
@@ -51,10 +52,23 @@ def may_be_renamed(path: Path) -> bool:
         and path[:2] not in (("evaluate", "draws"),)
 
 
+def one_of_each(paths: Iterable[Path]) -> list[Path]:
+    """Keep one key of those that the same code reads: of all models, or all ``geometric``."""
+
+    def role(path: Path) -> Path:
+        if path[0] in ("models", "domains", "downloads") and len(path) > 2:
+            return (path[0], *path[2:])
+        if path[0] == "samplers" and len(path) > 2:
+            return (path[0], COMMITTED["samplers"][path[1]]["sampler"], *path[2:])
+        return path
+
+    return list({role(path): path for path in paths}.values())
+
+
 LEAVES, SECTIONS = list(leaves(COMMITTED)), list(sections(COMMITTED))
-REMOVABLE = [path for path in LEAVES + SECTIONS if not may_be_absent(path)
-             and not (path[0] in ("domains", "samplers") and may_be_renamed(path))]
-RENAMABLE = [path for path in LEAVES + SECTIONS if not may_be_renamed(path)]
+REMOVABLE = one_of_each(path for path in LEAVES + SECTIONS if not may_be_absent(path)
+                        and not (path[0] in ("domains", "samplers") and may_be_renamed(path)))
+RENAMABLE = one_of_each(path for path in LEAVES + SECTIONS if not may_be_renamed(path))
 
 
 def edited(folder, path, change):
@@ -65,8 +79,7 @@ def edited(folder, path, change):
         section = section[key]
     change(section, path[-1])
     file = folder / "params.yaml"
-    with file.open("w", encoding="utf-8") as stream:
-        YAML().dump(params, stream)
+    file.write_text(json.dumps(params), "utf-8")  # JSON is YAML, and quick to write
     return file
 
 
@@ -100,20 +113,18 @@ def test_reading_and_writing_gives_the_same_parameters(tmp_path):
     assert load_params(file) == load_params(ROOT / "params.yaml")
 
 
-@pytest.mark.parametrize("path", REMOVABLE, ids=".".join)
-def test_a_removed_key_is_named(tmp_path, path):
-    text = mistake(edited(tmp_path, path, lambda section, key: section.pop(key)))
-    assert path[-1] in text
-    assert "params.yaml" in text
+def test_a_removed_key_is_named(tmp_path):
+    for path in REMOVABLE:
+        text = mistake(edited(tmp_path, path, lambda section, key: section.pop(key)))
+        assert path[-1] in text and "params.yaml" in text, path
 
 
-@pytest.mark.parametrize("path", RENAMABLE, ids=".".join)
-def test_a_renamed_key_is_named(tmp_path, path):
+def test_a_renamed_key_is_named(tmp_path):
     def rename(section, key):
         section[f"{key}x"] = section.pop(key)
 
-    text = mistake(edited(tmp_path, path, rename))
-    assert path[-1] in text
+    for path in RENAMABLE:
+        assert path[-1] in mistake(edited(tmp_path, path, rename)), path
 
 
 @pytest.mark.parametrize(("path", "wrong"), [

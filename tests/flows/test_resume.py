@@ -17,6 +17,7 @@ from workspace import (
     SEEN,
     change,
     contents,
+    copied_project,
     fetch_all,
     isolate,
     run_stages,
@@ -54,9 +55,7 @@ def wait_for(condition, process, seconds=120):
 def killed(blank, tmp_path_factory):
     """A project whose ``invert`` was killed after its first part, and the undisturbed result."""
     folder = tmp_path_factory.mktemp("killed") / "project"
-    shutil.copytree(blank, folder)
-    with pytest.MonkeyPatch.context() as patch:
-        isolate(patch, folder)
+    with copied_project(blank, folder):
         for section, values in SLOW.items():
             change(folder, section, to=values)
         fetch_all((DOMAIN, SEEN))

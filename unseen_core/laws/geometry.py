@@ -10,14 +10,14 @@ from unseen_core.errors import UnseenError
 from unseen_core.laws.fitting import centre
 from unseen_core.laws.references import References
 
-__all__ = ["STATISTICS", "Envelope", "Judge", "angle_degrees", "shell_lengths"]
+__all__ = ["STATISTICS", "Envelope", "StateJudge", "angle_degrees", "shell_lengths"]
 
 STATISTICS = ("radius", "centre_distance", "pair_distance", "origin_angle", "pair_angle")
 """Lengths in units of the state, angles in degrees."""
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
+class StateJudge:
     """Measures a state against the inverted images (references) of a domain.
 
     Attributes:
@@ -29,7 +29,7 @@ class Judge:
     neighbours: int
 
     @classmethod
-    def of(cls, references: Tensor | References, *, neighbours: int = 10) -> "Judge":
+    def of(cls, references: Tensor | References, *, neighbours: int = 10) -> "StateJudge":
         """Build a judge from references, or a tensor of them of any shape (N, ...).
 
         Raises:
@@ -136,7 +136,7 @@ class Envelope:
     coverage: float
 
     @classmethod
-    def calibrate(cls, judge: Judge, order: Tensor, *, coverage: float = 0.95) -> "Envelope":
+    def calibrate(cls, judge: StateJudge, order: Tensor, *, coverage: float = 0.95) -> "Envelope":
         """Fit the bounds on the references, each judged by the others (leave-one-out).
 
         With median c and standard deviation s of each statistic, and the score of a state the

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
-from unseen_core.laws.geometry import STATISTICS, Envelope, Judge
+from unseen_core.laws.geometry import STATISTICS, Envelope, StateJudge
 from unseen_core.laws.references import References
 from unseen_core.rng import Streams
 
@@ -111,7 +111,7 @@ def reference_window(window: str, references: Tensor | References) -> tuple[Enve
     """
     name, _, published = window.partition("-")
     release = _RELEASES[name]
-    judge = Judge.of(references, neighbours=release.neighbours)
+    judge = StateJudge.of(references, neighbours=release.neighbours)
     total = judge.references.count
     streams = Streams(0, "window", [str(i) for i in range(total)])
     values = torch.cat([judge.own(streams.choose(total, total))

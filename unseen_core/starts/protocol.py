@@ -12,7 +12,7 @@ from torch import Tensor
 from unseen_core.errors import UnseenError
 from unseen_core.laws.blends import Law
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.laws.geometry import Envelope, Judge
+from unseen_core.laws.geometry import Envelope, StateJudge
 from unseen_core.laws.references import References
 from unseen_core.laws.span import Span, Whole, coordinates_of
 from unseen_core.laws.windows import reference_window
@@ -61,9 +61,9 @@ class StartContext:
     source: Gaussian | None = None
 
     @cached_property
-    def judge(self) -> Judge:
+    def judge(self) -> StateJudge:
         """The references as a judge of new states."""
-        return Judge.of(self.references, neighbours=self.neighbours)
+        return StateJudge.of(self.references, neighbours=self.neighbours)
 
     @property
     def shape(self) -> tuple[int, ...]:

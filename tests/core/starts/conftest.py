@@ -10,7 +10,7 @@ from unseen_core.diffusion.oracle import GaussianEps
 from unseen_core.diffusion.transport import denoise, invert
 from unseen_core.laws.blends import fit_law
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.laws.geometry import Envelope, Judge
+from unseen_core.laws.geometry import Envelope, StateJudge
 from unseen_core.laws.references import References
 from unseen_core.rng import Streams
 from unseen_core.schedule import Schedule
@@ -65,7 +65,7 @@ def context(
     priors = {kind: fit_law(states, kind=kind) for kind in ("isotropic", "empirical")}
     order = Streams(0, "order", [str(i) for i in range(n)]).choose(n, n)
     return StartContext(schedule, level, states, priors,
-                        Envelope.calibrate(Judge.of(references), order, coverage=0.95),
+                        Envelope.calibrate(StateJudge.of(references), order, coverage=0.95),
                         images=References.of(images), source=source)
 
 

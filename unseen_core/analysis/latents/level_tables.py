@@ -19,7 +19,7 @@ from unseen_core.analysis.latents import (
 )
 from unseen_core.diffusion.denoiser import UNetEps
 from unseen_core.laws.blends import Law
-from unseen_core.laws.geometry import Envelope, Judge
+from unseen_core.laws.geometry import Envelope, StateJudge
 from unseen_core.laws.references import References
 from unseen_core.rng import Streams
 from unseen_core.types import Level
@@ -62,7 +62,7 @@ def level_table(
         UnseenError: If there are too few images for a test.
     """
     unseen = references.rows(range(len(images)))
-    judge = Judge.of(references, neighbours=neighbours)
+    judge = StateJudge.of(references, neighbours=neighbours)
     draws: dict[str, Callable[[], Tensor]] = {
         "noise": lambda: streams.normal(references.dimension), "seen latents": lambda: seen}
     draws |= {f"prior {kind}": partial(prior.sample, streams) for kind, prior in priors.items()}
@@ -93,12 +93,12 @@ def level_table(
 
 def _half(
     unseen: Tensor, streams: Streams, *, neighbours: int, coverage: float, seed: int
-) -> tuple[Judge, Envelope, dict[str, Tensor]]:
+) -> tuple[StateJudge, Envelope, dict[str, Tensor]]:
     """Return a judge and an envelope of every other latent, and the rest as candidates.
 
     They are natural states that the test has not seen: it should pass its coverage of them.
     """
-    judge = Judge.of(unseen[::2], neighbours=neighbours)
+    judge = StateJudge.of(unseen[::2], neighbours=neighbours)
     count = judge.references.count
     order = streams[:count].choose(count, count) if count <= len(streams) else None
     if order is None:

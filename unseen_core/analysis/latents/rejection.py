@@ -7,7 +7,7 @@ from torch import Tensor
 
 from unseen_core.judging.metrics import Interval
 from unseen_core.judging.probe import wilson
-from unseen_core.laws.geometry import STATISTICS, Envelope, Judge, shell_lengths
+from unseen_core.laws.geometry import STATISTICS, Envelope, StateJudge, shell_lengths
 from unseen_core.laws.references import References
 from unseen_core.rng import Streams
 
@@ -34,7 +34,7 @@ class PassRates:
 
 
 def rejection(
-    judge: Judge | Tensor | References,
+    judge: StateJudge | Tensor | References,
     envelope: Envelope,
     candidates: Mapping[str, Tensor],
     *,
@@ -57,7 +57,7 @@ def rejection(
     Raises:
         UnseenError: If there are too few references or candidates, or parents leave too few.
     """
-    judge = judge if isinstance(judge, Judge) else Judge.of(judge)
+    judge = judge if isinstance(judge, StateJudge) else StateJudge.of(judge)
     total, found = judge.references.count, {}
     for name, states in candidates.items():
         n = len(states)
@@ -89,7 +89,7 @@ def spread(
     Raises:
         UnseenError: If there are too few references.
     """
-    judge = Judge.of(references, neighbours=neighbours)
+    judge = StateJudge.of(references, neighbours=neighbours)
     total = judge.references.count
     values = judge.own(_orders("spread", total, total, seed))
     values[:, STATISTICS.index("centre_distance")] = shell_lengths(judge.references)
