@@ -3,8 +3,11 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,9 @@ from workspace import ROOT, isolate
 
 COPIED = ("dvc.yaml", "constraints.txt", ".gitignore", ".dvcignore", ".dvc/config",
           ".dvc/.gitignore", ".dvc/plots/lines.json")
+
+PATIENCE = 600.0
+"""Seconds to wait for what takes a few of them on an idle machine."""
 
 
 def git(*words):
@@ -35,9 +41,34 @@ def launch(words, path):
 
 def finish(process):
     """Wait for a process that must succeed, and return what it printed."""
-    output, _ = process.communicate(timeout=600)
+    try:
+        output, _ = process.communicate(timeout=PATIENCE)
+    finally:
+        end(process)
     assert process.returncode == 0, output
     return output
+
+
+def end(process):
+    """Stop a process, with its group if it leads one, and leave nothing of it behind.
+
+    It is asked first, and killed if it is still there after minutes: a busy machine is slow.
+    """
+    leads = process.poll() is None and os.getpgid(process.pid) == process.pid
+    send = partial(os.killpg, process.pid) if leads else process.send_signal
+    try:
+        send(signal.SIGTERM)
+        process.wait(120)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    finally:
+        if leads:
+            with suppress(ProcessLookupError):  # the usual case: nobody is left
+                send(signal.SIGKILL)
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
 
 
 def dvc(*words):

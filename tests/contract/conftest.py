@@ -8,6 +8,7 @@ import time
 
 import pytest
 import requests
+from repository import PATIENCE, end
 
 
 @pytest.fixture(scope="session")
@@ -30,16 +31,15 @@ def server(prefect_home):
     )
     api = f"http://127.0.0.1:{port}/api"
     try:
-        for _ in range(600):
+        until = time.monotonic() + PATIENCE
+        while True:
             assert child.poll() is None, "the Prefect server ended"
+            assert time.monotonic() < until, "the Prefect server did not answer"
             try:
-                if requests.get(f"{api}/health", timeout=1).ok:
+                if requests.get(f"{api}/health", timeout=10).ok:
                     break
             except requests.RequestException:
                 time.sleep(0.1)
-        else:
-            pytest.fail("the Prefect server did not answer")
         yield api
     finally:
-        child.terminate()
-        child.wait(30)
+        end(child)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from distributed import Client, LocalCluster
+from repository import PATIENCE, end
 from workspace import (
     DOMAIN,
     MODEL,
@@ -101,7 +102,7 @@ def test_a_killed_worker_costs_nothing_but_time(spread, cluster):
     shutil.rmtree(LATENTS)
 
     def kill_one():
-        until = time.monotonic() + 120
+        until = time.monotonic() + PATIENCE
         while not (done := list(Path(".work").glob("invert-*/L0200/*.sha256"))):
             if time.monotonic() > until:
                 return
@@ -136,13 +137,12 @@ def hosts():
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env=os.environ | {"PYTHONPATH": str(ROOT)}))
     try:
-        with Client(address, timeout=60) as client:
-            client.wait_for_workers(2, timeout=60)
+        with Client(address, timeout=PATIENCE) as client:
+            client.wait_for_workers(2, timeout=PATIENCE)
         yield address
     finally:
         for child in reversed(children):
-            child.terminate()
-            child.wait(30)
+            end(child)
 
 
 def test_workers_of_two_hosts_make_the_bytes_of_one_process(spread, hosts, monkeypatch):

@@ -3,14 +3,13 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 
 import pytest
 import requests
-from repository import lay_code
+from repository import PATIENCE, end, lay_code
 from ruamel.yaml import YAML
 from workspace import change, isolate
 
@@ -19,8 +18,8 @@ pytestmark = pytest.mark.contract
 
 def tool(*words, environment):
     """Run a command of the environment that tests run in, to its end."""
-    done = subprocess.run([sys.executable, "-m", *words], env=environment, text=True, timeout=180,
-                          stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    done = subprocess.run([sys.executable, "-m", *words], env=environment, text=True, check=False,
+                          timeout=PATIENCE, stdin=subprocess.DEVNULL, capture_output=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -46,18 +45,18 @@ class Server:
         self.api = api
 
     def find(self, kind, **filters):
-        return requests.post(f"{self.api}/{kind}/filter", json=filters, timeout=30).json()
+        return requests.post(f"{self.api}/{kind}/filter", json=filters, timeout=PATIENCE).json()
 
     def trigger(self, deployment):
         made = requests.post(f"{self.api}/deployments/{deployment['id']}/create_flow_run",
-                             json={"state": {"type": "SCHEDULED"}}, timeout=30)
+                             json={"state": {"type": "SCHEDULED"}}, timeout=PATIENCE)
         assert made.ok, made.text
         return made.json()["id"]
 
-    def await_state(self, run, *wanted, seconds=120):
-        until = time.monotonic() + seconds
+    def await_state(self, run, *wanted):
+        until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
-            state = requests.get(f"{self.api}/flow_runs/{run}", timeout=30).json()["state"]
+            state = requests.get(f"{self.api}/flow_runs/{run}", timeout=PATIENCE).json()["state"]
             if state["type"] in wanted:
                 return state
             assert state["type"] not in ("FAILED", "CRASHED"), state
@@ -99,8 +98,7 @@ def nightly_run(deployed, server, project):
     except AssertionError as error:
         raise AssertionError(f"{error}\n{log.read_text()}") from None
     finally:
-        os.killpg(worker.pid, signal.SIGTERM)
-        worker.wait(30)
+        end(worker)
 
 
 def test_every_deployment_is_there_and_the_nightly_one_is_planned(deployed, server):
@@ -114,7 +112,7 @@ def test_every_deployment_is_there_and_the_nightly_one_is_planned(deployed, serv
         "params", "overrides", "domains", "targets", "pull", "push"}
     only = {"deployments": {"id": {"any_": [found["nightly"]["id"]]}},
             "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     while len(planned := view.find("flow_runs", **only)) < 2:
         assert time.monotonic() < until, "no run was planned"
         time.sleep(0.5)

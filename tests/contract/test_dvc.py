@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from repository import dvc, ran, start
+from repository import PATIENCE, dvc, ran, start
 from ruamel.yaml import YAML
 from workspace import DOMAIN, MODEL, OTHER, PAIRED, change, contents, isolate, run_stages
 
@@ -39,7 +39,7 @@ def test_a_killed_repro_goes_on_and_reruns_only_the_domain_that_changed(inside, 
 
     process = start("repro")
     try:
-        until = time.monotonic() + 200
+        until = time.monotonic() + PATIENCE
         while not list(Path(".work").glob("invert-*/L0200/*.sha256")):
             assert process.poll() is None and time.monotonic() < until, process.communicate()[0]
             time.sleep(0.002)

@@ -15,6 +15,7 @@ import torch
 from hubserver import COMMIT, Fault, serve
 from huggingface_hub import HfApi, snapshot_download
 from PIL import Image
+from repository import PATIENCE
 from tenacity import wait_none
 from workspace import MODEL, ROOT, SEEN, SIZE, change, contents, save_checkpoint
 
@@ -78,7 +79,7 @@ def command(workspace, site, tmp_path):
     def run(**settings):
         write(workspace, settings)
         done = subprocess.run([sys.executable, "-m", "flows", "download", "--name", "net"],
-                              env=environment, capture_output=True, text=True, timeout=200)
+                              env=environment, capture_output=True, text=True, timeout=PATIENCE)
         return done.returncode, done.stderr.splitlines()
 
     return run

@@ -12,6 +12,7 @@ import urllib.request
 
 import pytest
 import torch
+from repository import PATIENCE, end
 from workspace import DOMAIN, MODEL, OTHER
 
 from flows.dispatch import run_stage
@@ -42,7 +43,7 @@ def server(done, migrated, monkeypatch):
     with (place / "log").open("wb") as log, subprocess.Popen(
             command, env=quiet, cwd=place, stdout=log, stderr=log) as process:
         try:
-            until = time.monotonic() + 120
+            until = time.monotonic() + PATIENCE
             while not answers(f"{address}/health"):
                 assert process.poll() is None and time.monotonic() < until, (
                     (place / "log").read_text())
@@ -51,13 +52,13 @@ def server(done, migrated, monkeypatch):
             monkeypatch.delenv("UNSEEN_PARENT_RUN")
             yield address
         finally:
-            process.terminate()
+            end(process)
 
 
 def answers(address):
     """Say whether a server is there."""
     try:
-        with urllib.request.urlopen(address, timeout=1):
+        with urllib.request.urlopen(address, timeout=10):
             return True
     except (urllib.error.URLError, OSError):
         return False

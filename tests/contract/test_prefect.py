@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
+from repository import PATIENCE, end
 
 pytestmark = pytest.mark.contract
 
@@ -75,7 +76,7 @@ def run_script(script, **environment):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
 
 
@@ -95,11 +96,12 @@ def recorded(server, prefect_home):
 
     def runs(kind):
         chosen = mine if kind.endswith("_runs") else {}
-        found = requests.post(f"{server}/{kind}/filter", json=chosen, timeout=30)
+        found = requests.post(f"{server}/{kind}/filter", json=chosen, timeout=PATIENCE)
         return found.json()
 
     # Task runs and logs reach the database a moment after the flow has ended.
-    for _ in range(100):
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
         view = {kind: runs(kind) for kind in ("flow_runs", "task_runs", "artifacts", "logs")}
         if sum(run["state_type"] in ("COMPLETED", "FAILED") for run in view["task_runs"]) == 5:
             break
@@ -203,19 +205,22 @@ def test_a_server_that_is_lost_meanwhile_costs_the_record_and_one_line(
     server, prefect_home, tmp_path
 ):
     mark = tmp_path / "reached"
-    with Relay(urlsplit(server).port) as relay:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT")}
-        child = subprocess.Popen(
-            [sys.executable, "-c", LOST, str(mark)], cwd=ROOT, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=kept | {"PREFECT_API_URL": f"http://127.0.0.1:{relay.port}/api",
-                        "PREFECT_HOME": prefect_home, "PREFECT_CLIENT_MAX_RETRIES": "0"})
-        until = time.monotonic() + 60
-        while not mark.exists():
-            assert child.poll() is None and time.monotonic() < until
-            time.sleep(0.05)
-    mark.unlink()
-    output, errors = child.communicate(timeout=120)
+    with contextlib.ExitStack() as stack:
+        with Relay(urlsplit(server).port) as relay:
+            kept = {key: value for key, value in os.environ.items()
+                    if not key.startswith("PREFECT")}
+            child = subprocess.Popen(
+                [sys.executable, "-c", LOST, str(mark)], cwd=ROOT, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                env=kept | {"PREFECT_API_URL": f"http://127.0.0.1:{relay.port}/api",
+                            "PREFECT_HOME": prefect_home, "PREFECT_CLIENT_MAX_RETRIES": "0"})
+            stack.callback(end, child)
+            until = time.monotonic() + PATIENCE
+            while not mark.exists():
+                assert child.poll() is None and time.monotonic() < until
+                time.sleep(0.05)
+        mark.unlink()
+        output, errors = child.communicate(timeout=PATIENCE)
     assert child.returncode == 0, errors
     assert output.splitlines()[-1] == "{'values': ['A', 'B', 'C', 'D']}"
     assert errors.count("not recorded in Prefect from here on") == 1

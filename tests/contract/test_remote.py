@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hubserver import serve
-from repository import lay_code, ran
+from repository import PATIENCE, lay_code, ran
 from workspace import DOMAIN, change, contents, isolate
 
 from unseen_core.store import file_hash
@@ -23,7 +23,7 @@ def run(*words):
     tools = str(Path(sys.executable).parent)
     path = os.pathsep.join([tools, os.environ.get("PATH", os.defpath)])
     done = subprocess.run(words, env=os.environ | {"PATH": path}, stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True, timeout=300)
+                          capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 

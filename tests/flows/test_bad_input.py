@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from repository import PATIENCE
 from workspace import DOMAIN, MODEL, ROOT, SEEN, change, draw_pictures, fetch_all, save_checkpoint
 
 HERE = ["--model", MODEL, "--domain", DOMAIN]
@@ -185,7 +186,7 @@ def test_a_real_process_says_the_same(workspace):
     change(workspace, "domains", DOMAIN, "fit", to=2)
     asked = [sys.executable, "-m", "flows", "fetch", "--domain", DOMAIN]
     result = subprocess.run(asked, capture_output=True, text=True, check=False, cwd=workspace,
-                            env={"PYTHONPATH": str(ROOT), "PATH": ""}, timeout=120)
+                            env={"PYTHONPATH": str(ROOT), "PATH": ""}, timeout=PATIENCE)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith(f"error: params.yaml: domains.{DOMAIN}.fit")
     assert len(result.stderr.splitlines()) == 1

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from repository import PATIENCE
 from workspace import (
     DOMAIN,
     MODEL,
@@ -42,9 +43,9 @@ def scratch_of(folder):
     return found
 
 
-def wait_for(condition, process, seconds=120):
+def wait_for(condition, process):
     """Poll until a condition holds; the process must not end before."""
-    until = time.monotonic() + seconds
+    until = time.monotonic() + PATIENCE
     while not condition():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < until, "nothing happened"

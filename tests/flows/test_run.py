@@ -62,7 +62,7 @@ def test_workers_work_at_the_same_time_and_results_keep_their_order():
     meeting = threading.Barrier(3)
 
     def fn(item):
-        meeting.wait(timeout=20)  # passes only if three parts are under way at once
+        meeting.wait(timeout=600)  # passes only if three parts are under way at once
         return -item
 
     assert DirectRun().map(fn, range(6), name=str, workers=3) == [0, -1, -2, -3, -4, -5]

@@ -66,7 +66,7 @@ def test_no_more_files_of_a_data_set_are_downloaded_than_needed(
     with hubserver.serve() as site:
         site.repositories["datasets/owner/marks"] = files
         done = subprocess.run(
-            [sys.executable, "-c", READ], capture_output=True, text=True, timeout=120,
+            [sys.executable, "-c", READ], capture_output=True, text=True, timeout=600,
             env=clean | {"HF_ENDPOINT": site.address, "HF_HOME": str(tmp_path / "home")})
     assert done.returncode == 0, done.stderr
     *ids, origin = done.stdout.strip().split("|")
