@@ -13,7 +13,7 @@ from unseen_core.diffusion.denoiser import load_model
 from unseen_core.diffusion.transport import denoise, invert
 from unseen_core.images import pair_sheet, to_float, to_uint8
 from unseen_core.judging.novelty import nearest_pictures
-from unseen_core.laws.geometry import Envelope, Judge
+from unseen_core.laws.geometry import Envelope, StateJudge
 from unseen_core.laws.references import References
 from unseen_core.rng import Streams
 from unseen_core.sources import SourceConfig, load
@@ -30,7 +30,7 @@ grid = model.schedule.grid(CALLS, LEVEL)  # levels from the clean image, 0, up t
 latents = References.of(invert(model, to_float(source.images), grid))
 # 2. Fit: radius, distances and angles of the latents, each judged by all others.
 order = Streams(0, "order", source.ids).choose(len(source), len(source))
-envelope = Envelope.calibrate(Judge.of(latents), order)
+envelope = Envelope.calibrate(StateJudge.of(latents), order)
 # 3. Sample: blends of two latents, put on their shell and kept if their geometry fits.
 context = StartContext(model.schedule, LEVEL, latents, {}, envelope)
 starts = Geometric(parents=2).draw(context, Streams(0, "new", [str(i) for i in range(COUNT)]))

@@ -25,7 +25,7 @@ from unseen_core.judging.features import extract
 from unseen_core.judging.novelty import nearest
 from unseen_core.judging.selection import Candidate, choose
 from unseen_core.laws.blends import fit_law
-from unseen_core.laws.geometry import Envelope, Judge
+from unseen_core.laws.geometry import Envelope, StateJudge
 from unseen_core.laws.references import References
 from unseen_core.rng import Streams
 from unseen_core.sources import SourceImages
@@ -201,7 +201,7 @@ class UnseenMethod:
         found = [read_tensors(self.work.path(_latents(part)))[str(cell.level)]
                  for part in self._parts]
         references = References.of(torch.cat(found))
-        judge = Judge.of(references, neighbours=self.params.fit.neighbours)
+        judge = StateJudge.of(references, neighbours=self.params.fit.neighbours)
         streams = Streams(self.seed, f"generate/envelope/L{cell.level:04d}", self.source.ids)
         order = streams.choose(references.count, references.count)
         envelope = Envelope.calibrate(judge, order, coverage=self.params.fit.coverage)
