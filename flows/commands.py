@@ -3,13 +3,26 @@
 from collections.abc import Callable
 from functools import wraps
 from inspect import Parameter, Signature
-from math import isfinite
 from os import chdir
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from flows.options import (
+    Eta,
+    Fraction,
+    Guidance,
+    Images,
+    NumberOfCopies,
+    OneModel,
+    Out,
+    Pipeline,
+    Prompt,
+    Seed,
+    Steps,
+    finite,
+)
 from flows.running.registry import DATA_FLOW, targets_of
 from flows.settings.documented import SHIPPED
 from unseen_core.errors import UnseenError
@@ -18,30 +31,6 @@ __all__ = ["register", "stage"]
 
 _TARGETS = {"model": "A model of params.yaml.", "domain": "A domain of params.yaml.",
             "name": "An entry of downloads in params.yaml."}
-
-
-def _finite(option: typer.CallbackParam, value: float) -> float:
-    """Return a number; JSON, in which requests travel, has no others."""
-    if not isfinite(value):
-        name = str(option.name).replace("_", "-")
-        raise UnseenError(f"--{name} {value} is not a finite number; give one")
-    return value
-
-
-Images = Annotated[Path, typer.Argument(help="Folder or zip of images.")]
-Out = Annotated[Path, typer.Argument(help="The folder to be made.")]
-OneModel = Annotated[str | None, typer.Option(help="A fetched model; by default the first.")]
-Fraction = Annotated[float, typer.Option(
-    callback=_finite, help="How far images are noised, from 0 (not at all) to 1 (wholly).")]
-NumberOfCopies = Annotated[int, typer.Option(min=1, help="Outputs of each image.")]
-Eta = Annotated[float, typer.Option(min=0, max=1, help="Share of fresh noise on the way down.")]
-Steps = Annotated[int, typer.Option(min=2, help="Network calls from noise down.")]
-Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
-Pipeline = Annotated[Path | None, typer.Option(
-    help="Or a Stable Diffusion folder, as diffusers saves it.")]
-Prompt = Annotated[str, typer.Option(help="What the pipeline's images show.")]
-Guidance = Annotated[float, typer.Option(
-    callback=_finite, help="Classifier-free guidance; 1 is none.")]
 
 
 def stage(name: str, /, **targets: str | None) -> None:
@@ -230,7 +219,7 @@ def finetune_pipeline(
     noise: Annotated[str, typer.Option(help="style or white")] = "style",
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 500,
     batch: Annotated[int, typer.Option(help="Images per step.")] = 4,
-    learning_rate: Annotated[float, typer.Option(callback=_finite, help="Of AdamW.")] = 1e-5,
+    learning_rate: Annotated[float, typer.Option(callback=finite, help="Of AdamW.")] = 1e-5,
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
 ) -> None:
     """Train a copy of a latent diffusion model on a folder of images."""
