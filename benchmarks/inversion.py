@@ -25,9 +25,9 @@ from diffusers import DDIMInverseScheduler, DDIMScheduler
 from torch import Tensor
 
 from flows.settings.params import load_params
+from unseen_core.basics.images import to_float
 from unseen_core.diffusion.denoiser import UNetEps, load_model
 from unseen_core.diffusion.transport import Method, denoise, invert
-from unseen_core.images import to_float
 from unseen_core.sources import SourceConfig, load, split
 from unseen_core.store import file_hash
 

@@ -21,8 +21,9 @@ from flows.loading.grid import grid_of
 from flows.loading.judge import first_extractor
 from flows.settings.params import load_params
 from flows.settings.paths import PATHS
+from unseen_core.basics.images import to_uint8
+from unseen_core.basics.rng import Streams
 from unseen_core.diffusion.transport import denoise
-from unseen_core.images import to_uint8
 from unseen_core.judging.audit import audit
 from unseen_core.judging.extractors import metric_names
 from unseen_core.judging.features import Pixels, extract
@@ -30,7 +31,6 @@ from unseen_core.judging.metrics import kernel_distance
 from unseen_core.judging.novelty import novelty
 from unseen_core.laws.geometry import Envelope
 from unseen_core.laws.references import References
-from unseen_core.rng import Streams
 from unseen_core.starts import Geometric, StartContext
 from unseen_core.store import read_pictures
 

@@ -23,11 +23,11 @@ import torch
 from common import RESULTS, circumstances, write_result
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
 from unseen_core.laws.blends import BlendGaussian
 from unseen_core.laws.gaussian import Gaussian, Kind
 from unseen_core.laws.geometry import Envelope, StateJudge
 from unseen_core.laws.span import Span
-from unseen_core.rng import Streams
 
 __all__ = ["compare"]
 

@@ -20,11 +20,11 @@ from common import RESULTS, circumstances, write_result
 from diffusers import UNet2DModel
 from torch import Tensor
 
+from unseen_core.basics.device import pick_device
+from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.batch import probe_batch
 from unseen_core.diffusion.denoiser import Precision, UNetEps
-from unseen_core.diffusion.device import pick_device
 from unseen_core.diffusion.transport import denoise, invert
-from unseen_core.schedule import Schedule
 
 __all__ = ["measure"]
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
+from unseen_core.basics.images import pair_sheet, to_float, to_uint8
+from unseen_core.basics.rng import Streams
 from unseen_core.diffusion.denoiser import load_model
 from unseen_core.diffusion.transport import denoise, invert
-from unseen_core.images import pair_sheet, to_float, to_uint8
 from unseen_core.judging.novelty import nearest_pictures
 from unseen_core.laws.geometry import Envelope, StateJudge
 from unseen_core.laws.references import References
-from unseen_core.rng import Streams
 from unseen_core.sources import SourceConfig, load
 from unseen_core.starts import Geometric, StartContext
 

@@ -55,19 +55,19 @@ def findings() -> None:
 @app.command()
 def check() -> None:
     """Check params.yaml, samplers included, without running anything."""
-    from flows.settings.cells import each_cell, every_sampler
     from flows.settings.params import load_params
+    from flows.settings.plan import Plan
     from flows.stages.fetch import source_of
     from unseen_core.checkpoints.architecture import Architecture
     from unseen_core.sources import check as check_source
 
     params = load_params()
-    every_sampler(params)
+    plan = Plan.of(params)
     for domain in params.domains:
         check_source(source_of(params, domain))
     for model in params.models.values():
         Architecture.from_settings(model.architecture.model_dump())
-    typer.echo(f"params.yaml is sound: {len(list(each_cell(params)))} cells a domain")
+    typer.echo(f"params.yaml is sound: {len(plan.cells)} cells a domain")
 
 
 @app.command()

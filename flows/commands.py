@@ -253,7 +253,8 @@ def stage_command(name: str) -> Callable[..., None]:
 def register(app: typer.Typer) -> None:
     """Add every command of this module to the command line."""
     for name, does in DATA_FLOW.items():
-        app.command(name, help=does, rich_help_panel="Stages of the pipeline")(stage_command(name))
+        app.command(name.replace("_", "-"), help=does,
+                    rich_help_panel="Stages of the pipeline")(stage_command(name))
     for command in (generate, anonymise, augment, enhance, finetune_pipeline):
         app.command(rich_help_panel="On your own folders")(_anywhere(command))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from unseen_core.schedule import Schedule
+from unseen_core.basics.schedule import Schedule
 
 pytest_plugins = ("workspace", "repository", "mirrored", "pipelines")  # tiny projects
 

@@ -113,6 +113,8 @@ def run_stages(stages: Sequence[str], domain: str = DOMAIN) -> None:
     from flows.dispatch import run_stage
 
     for name in stages:
+        if name == "sample":
+            run_stage("plan", {})
         run_stage(name, {"model": MODEL, "domain": domain})
 
 
@@ -122,7 +124,7 @@ def fetch_all(domains: Sequence[str] = (DOMAIN, SEEN)) -> None:
 
     for name in domains:
         run_stage("fetch", {"domain": name})
-    run_stage("fetch", {"model": MODEL})
+    run_stage("fetch_model", {"model": MODEL})
 
 
 def run_everything() -> None:

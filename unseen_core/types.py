@@ -4,7 +4,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from unseen_core.schedule import Schedule
+from unseen_core.basics.schedule import Schedule
 
 __all__ = ["Codec", "Condition", "Conditional", "EpsModel", "FeatureExtractor", "Level", "Pixels"]
 

@@ -23,15 +23,15 @@ from flows.running.cores import share_cores
 from flows.running.resume import scratch
 from flows.running.run import Run
 from flows.settings.params import Params
+from unseen_core.basics.device import pick_device
+from unseen_core.basics.images import encode_png, png_bytes, sheet, to_float, to_uint8
+from unseen_core.basics.rng import Streams
 from unseen_core.diffusion.batch import naming_memory
-from unseen_core.diffusion.device import pick_device
 from unseen_core.diffusion.transport import ancestral, denoise
 from unseen_core.errors import UnseenError
-from unseen_core.images import encode_png, png_bytes, sheet, to_float, to_uint8
 from unseen_core.laws.gaussian import Gaussian
 from unseen_core.laws.geometry import STATISTICS, Envelope
 from unseen_core.laws.references import References
-from unseen_core.rng import Streams
 from unseen_core.starts import StartContext, StartSampler, StartStates
 from unseen_core.store import read_tensors, write_bytes
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from flows.running.run import Run
 from flows.settings.params import Params
+from unseen_core.basics.images import with_channels
 from unseen_core.errors import UnseenError
-from unseen_core.images import with_channels
 from unseen_core.sources import SourceConfig, SourceImages, load
 
 __all__ = ["check_out", "check_pipeline", "check_place", "read_images", "same_names"]

@@ -21,11 +21,11 @@ from flows.running.run import Run
 from flows.settings.params import Params, load_params
 from flows.settings.sections import Count, Section
 from unseen_core.applications import boomerang, grid_through, level_of
+from unseen_core.basics.device import pick_device
+from unseen_core.basics.images import to_float, to_uint8
+from unseen_core.basics.rng import Streams
 from unseen_core.diffusion.batch import naming_memory
-from unseen_core.diffusion.device import pick_device
 from unseen_core.errors import UnseenError
-from unseen_core.images import to_float, to_uint8
-from unseen_core.rng import Streams
 from unseen_core.sources import SourceImages
 from unseen_core.store import Scratch, read_json, read_tensors, write_json
 

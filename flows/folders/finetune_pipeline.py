@@ -13,7 +13,7 @@ from flows.running.resume import scratch
 from flows.running.run import Run
 from flows.settings.params import load_params
 from flows.settings.sections import Section
-from unseen_core.diffusion.device import pick_device
+from unseen_core.basics.device import pick_device
 from unseen_core.errors import UnseenError
 from unseen_core.store import file_hash, fingerprint, read_json, write_json
 

@@ -16,11 +16,11 @@ from flows.running.registry import stage
 from flows.running.resume import scratch
 from flows.running.run import Run
 from flows.settings.params import Params, load_params
-from unseen_core.diffusion.device import pick_device
+from unseen_core.basics.device import pick_device
+from unseen_core.basics.images import encode_png, pair_sheet, png_bytes
+from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.transport import METHODS
 from unseen_core.errors import UnseenError
-from unseen_core.images import encode_png, pair_sheet, png_bytes
-from unseen_core.schedule import Schedule
 from unseen_core.store import read_tensors, write_bytes
 
 __all__ = ["generate"]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor
 
+from unseen_core.basics.images import encode_png
 from unseen_core.errors import UnseenError
-from unseen_core.images import encode_png
 from unseen_core.sources import SourceImages
 from unseen_core.store import write_bytes
 

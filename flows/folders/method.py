@@ -18,16 +18,16 @@ from flows.loading.opened import Opened
 from flows.running.run import Run
 from flows.settings.cells import Cell
 from flows.settings.params import Params
+from unseen_core.basics.images import to_float, to_uint8
+from unseen_core.basics.rng import Streams
 from unseen_core.diffusion.transport import Method, ancestral, denoise, invert
 from unseen_core.errors import UnseenError
-from unseen_core.images import to_float, to_uint8
 from unseen_core.judging.features import extract
 from unseen_core.judging.novelty import nearest
 from unseen_core.judging.selection import Candidate, choose
 from unseen_core.laws.blends import fit_law
 from unseen_core.laws.geometry import Envelope, StateJudge
 from unseen_core.laws.references import References
-from unseen_core.rng import Streams
 from unseen_core.sources import SourceImages
 from unseen_core.starts import StartContext, StartSampler
 from unseen_core.store import Scratch, read_tensors

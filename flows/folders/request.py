@@ -7,11 +7,12 @@ from pathlib import Path
 from pydantic import Field
 from ruamel.yaml import YAML, YAMLError
 
-from flows.settings.cells import Cell, candidate_cells, each_cell, every_sampler
+from flows.settings.cells import Cell
 from flows.settings.params import Params
+from flows.settings.plan import Plan
 from flows.settings.sections import Section
+from unseen_core.basics.schedule import Schedule
 from unseen_core.errors import UnseenError
-from unseen_core.schedule import Schedule
 from unseen_core.starts import STARTS, StartSampler, build_sampler
 
 __all__ = ["ALONE", "NOISE", "Request", "all_settings", "candidates_of", "level_of",
@@ -86,16 +87,17 @@ def candidates_of(
         UnseenError: If the sampler is not known, a setting is wrong, or more than one level is
             left to a sampler whose images cannot be compared with those that they are made of.
     """
-    built = {name: sampler for name, sampler in every_sampler(params).items()
+    plan = Plan.of(params)
+    built = {name: sampler for name, sampler in plan.built.items()
              if params.samplers[name].space == "latents" and sampler.needs == "latents"}
     if asked.settings and asked.sampler is None:
         raise UnseenError("--set belongs to a sampler; name it with --sampler")
     if asked.sampler is None:
-        cells = candidate_cells(params)
+        cells = plan.candidates
     elif asked.sampler in built:
         fields = {**params.samplers[asked.sampler].settings(), **asked.settings}
         built = {asked.sampler: build_sampler("--set", fields)}
-        cells = [cell for cell in each_cell(params) if cell.sampler == asked.sampler]
+        cells = [cell for cell in plan.cells if cell.sampler == asked.sampler]
     else:
         raise UnseenError(f"--sampler {asked.sampler} is not known; use one of "
                           f"{', '.join([*built, *ALONE])}")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from flows.settings.paths import PATHS
+from unseen_core.basics.images import with_channels
 from unseen_core.errors import UnseenError
-from unseen_core.images import with_channels
 from unseen_core.laws.blends import Law, law_from_state
 from unseen_core.laws.geometry import Envelope
 from unseen_core.laws.references import References

@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import save_file
 
 from flows.settings.paths import PATHS
+from unseen_core.basics.images import with_channels
 from unseen_core.errors import UnseenError
-from unseen_core.images import with_channels
 from unseen_core.laws.gaussian import Gaussian
 from unseen_core.laws.references import References
 from unseen_core.laws.source import fit_source
@@ -67,5 +67,6 @@ def source_file(model: str) -> Path:
     """
     file = PATHS.law(model)
     if not file.is_file():
-        raise UnseenError(f"{file}: no such file; run `python -m flows fetch --model {model}`")
+        raise UnseenError(f"{file}: no such file; run `python -m flows fetch-model --model "
+                          f"{model}`")
     return file

@@ -6,8 +6,8 @@ from itertools import accumulate
 from pathlib import Path
 
 from flows.settings.cells import Cell
+from unseen_core.basics.states import StartStates
 from unseen_core.errors import UnseenError
-from unseen_core.starts import StartStates
 from unseen_core.store import read_json, read_tensors
 
 __all__ = ["DrawnCell", "drawn_cells", "load_starts", "rows_of_parts"]

@@ -25,10 +25,10 @@ from unseen_core.applications import (
     summary,
 )
 from unseen_core.applications.measures import NOTICE, Row, distance_to, enhanced, hidden, utility
-from unseen_core.images import png_bytes, to_float, to_uint8, with_channels
+from unseen_core.basics.images import png_bytes, to_float, to_uint8, with_channels
+from unseen_core.basics.schedule import Schedule
 from unseen_core.judging.features import extract
 from unseen_core.judging.probe import Probe, fit_probe, wilson
-from unseen_core.schedule import Schedule
 from unseen_core.store import Scratch, read_pictures, write_bytes, write_json
 from unseen_core.types import FeatureExtractor
 

@@ -5,24 +5,24 @@ from typing import Any
 
 import pandas as pd
 
-from flows.settings.cells import REAL, Cell, every_sampler
+from flows.settings.cells import REAL, Cell
 from flows.settings.params import Params
 from flows.settings.paths import PATHS
+from flows.settings.plan import Plan
 from unseen_core.errors import UnseenError
 
 __all__ = ["judge_selections"]
 
 
-def _best(params: Params, table: pd.DataFrame, kernel: str) -> dict[str, object]:
+def _best(params: Params, plan: Plan, table: pd.DataFrame, kernel: str) -> dict[str, object]:
     """Return, per model and domain, the latent cell of least distance that is new and on target.
 
     Cells of the frozen network alone; one that was fine-tuned is what they are compared with. A
     cell qualifies with ``compare.in_target``, ``compare.novelty`` and no larger share of copies
     than held-out images have.
     """
-    built = every_sampler(params)
-    judged = [name for name, sampler in params.samplers.items() if sampler.space == "latents"
-              and sampler.network is None and not built[name].control]
+    judged = [name for name, sampler in plan.samplers.items() if sampler.space == "latents"
+              and sampler.network is None and not plan.built[name].control]
     best: dict[str, object] = {}
     for (model, domain), rows in table[table["sampler"] != REAL].groupby(["model", "domain"]):
         latent = rows[rows["sampler"].isin(judged)]

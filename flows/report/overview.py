@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 from flows.settings.cells import Cell
-from flows.settings.params import Params
 from flows.settings.paths import PATHS
-from unseen_core.images import png_bytes, sheet
+from flows.settings.plan import Plan
+from unseen_core.basics.images import png_bytes, sheet
 from unseen_core.store import read_pictures, write_bytes
 
 __all__ = ["write_overview"]
@@ -16,15 +16,15 @@ __all__ = ["write_overview"]
 _COLUMNS = 18
 
 
-def write_overview(best: Mapping[str, Mapping[str, object]], params: Params, file: Path) -> None:
+def write_overview(best: Mapping[str, Mapping[str, object]], plan: Plan, file: Path) -> None:
     """Write one sheet with three rows per model and domain.
 
     Args:
         best: ``model/domain`` to its best cell, as in best.json.
-        params: Names the sampler of pure noise, whose row is left out where there is none.
+        plan: Names the sampler of pure noise, whose row is left out where there is none.
         file: The PNG.
     """
-    noise = next((name for name, s in params.samplers.items() if s.sampler == "noise"), None)
+    noise = next((name for name, s in plan.samplers.items() if s.sampler == "noise"), None)
     pictures, captions = [], []
     for name, cell in best.items():
         model, _, domain = name.partition("/")
@@ -33,7 +33,7 @@ def write_overview(best: Mapping[str, Mapping[str, object]], params: Params, fil
                  f"{domain}: some of the images given to {model}, which has seen none like them")]
         folder = PATHS.generated(model, domain)
         if noise is not None:
-            levels = params.samplers[noise].levels or params.levels
+            levels = [cell.level for cell in plan.cells if cell.sampler == noise]
             at = min(levels, key=lambda k: abs(k - level))
             rows.append((folder / f"{Cell(at, noise).key}.parquet",
                          f"the frozen {model} from noise at level {at}"))

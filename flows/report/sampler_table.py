@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import pandas as pd
 
 from flows.settings.cells import REAL
-from flows.settings.params import Params
+from flows.settings.plan import Plan
 
 __all__ = ["sampler_table"]
 
 
-def sampler_table(table: pd.DataFrame, kernel: str, params: Params) -> str:
+def sampler_table(table: pd.DataFrame, kernel: str, plan: Plan) -> str:
     """Return a Markdown table per model: a row for each cell, a column for each domain.
 
     A field is the kernel distance to held-out images with its 95 % interval, then novelty and the
@@ -19,7 +19,7 @@ def sampler_table(table: pd.DataFrame, kernel: str, params: Params) -> str:
     Args:
         table: As in compare.csv.
         kernel: Name of the kernel distance.
-        params: Tells the order of samplers.
+        plan: Tells the order of samplers.
     """
     parts = []
     for model, rows in table.groupby("model", sort=False):
@@ -27,7 +27,7 @@ def sampler_table(table: pd.DataFrame, kernel: str, params: Params) -> str:
         trained = "training_steps" in rows and rows["training_steps"].notna().any()
         head = ["sampler", "level", "network calls", *(["trained"] if trained else []), *domains]
         lines = [head, ["---"] * len(head)]
-        for sampler, level, group in _cells(rows, params):
+        for sampler, level, group in _cells(rows, plan):
             calls = group["calls"].max()
             cost = [_training(group)] if trained else []
             by_domain = group.set_index("domain")
@@ -42,9 +42,9 @@ def sampler_table(table: pd.DataFrame, kernel: str, params: Params) -> str:
     return "\n".join(parts)
 
 
-def _cells(rows: pd.DataFrame, params: Params) -> Iterator[tuple[str, int, pd.DataFrame]]:
-    """Yield sampler, level and the rows over domains, in the order of params.yaml."""
-    order = {name: place for place, name in enumerate((REAL, *params.samplers))}
+def _cells(rows: pd.DataFrame, plan: Plan) -> Iterator[tuple[str, int, pd.DataFrame]]:
+    """Yield sampler, level and the rows over domains, in the order of the plan."""
+    order = {name: place for place, name in enumerate((REAL, *plan.samplers))}
     groups = {key: group for key, group in rows.groupby(["sampler", "level"])}
     for sampler, level in sorted(groups, key=lambda key: (order.get(key[0], len(order)), key[1])):
         yield sampler, int(level), groups[sampler, level]

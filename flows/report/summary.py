@@ -5,14 +5,14 @@ from collections.abc import Mapping
 import pandas as pd
 
 from flows.settings.cells import REAL
-from flows.settings.params import Params
+from flows.settings.plan import Plan
 from unseen_core.starts import STARTS
 
 __all__ = ["summarise", "summarise_selections"]
 
 
 def summarise(
-    table: pd.DataFrame, best: Mapping[str, Mapping[str, object]], kernel: str, params: Params
+    table: pd.DataFrame, best: Mapping[str, Mapping[str, object]], kernel: str, plan: Plan
 ) -> str:
     """Return a Markdown table: per domain the floor, each sampler's closest level, and the best.
 
@@ -23,12 +23,12 @@ def summarise(
         table: As in compare.csv.
         best: As in best.json.
         kernel: Name of the kernel distance.
-        params: Tells which samplers are model-free.
+        plan: Tells which samplers are model-free.
     """
     lines = [f"| domain | sampler | level | {kernel} (95 %) | in target | novelty | copies |",
              "|---|---|---|---|---|---|---|"]
-    pixels = {name for name, s in params.samplers.items() if s.space == "pixels"}
-    plain = {name for name, s in params.samplers.items()
+    pixels = {name for name, s in plan.samplers.items() if s.space == "pixels"}
+    plain = {name for name, s in plan.samplers.items()
              if STARTS[s.sampler].summarised and s.space == "latents"}
     for name, cell in best.items():
         model, _, domain = name.partition("/")

@@ -61,7 +61,7 @@ def is_code(dep: str) -> bool:
 def stage_of(entry: Mapping[str, object]) -> str:
     """Return the stage that an entry of dvc.yaml runs, from ``python -m flows <stage> ...``."""
     body = entry.get("do", entry)
-    return str(body["cmd"]).split()[3]
+    return str(body["cmd"]).split()[3].replace("-", "_")
 
 
 def write_code_deps(file: Path) -> None:

@@ -20,7 +20,9 @@ DATA_FLOW = {
     "download": "Bring a file, or files of a hub repository, into data/downloads.",
     "pretrain": "Train the embedded network and extractor from nothing, or a network on a fetched "
                 "--domain, into data/trained.",
-    "fetch": "Bring one checkpoint (--model) or one domain (--domain) into data/source.",
+    "fetch": "Bring the images of a domain into data/source.",
+    "fetch_model": "Bring a checkpoint into data/source, with the law of what it has seen.",
+    "plan": "Check params.yaml and list the samplers and cells of a run.",
     "invert": "Carry a domain's fit images to every mixing level; without --domain, the images "
               "that the model has seen.",
     "fit": "Fit priors and envelopes to the latents.",

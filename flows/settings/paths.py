@@ -38,6 +38,11 @@ class Paths:
         """A network that ``pretrain`` trained on a domain, as diffusers saves it."""
         return self._data("trained", domain)
 
+    @property
+    def plan(self) -> Path:
+        """The samplers and cells of a run."""
+        return self._data("plan.json")
+
     def model(self, model: str) -> Path:
         """A checkpoint as diffusers loads it."""
         return self._data("source", "models", model)

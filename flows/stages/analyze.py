@@ -22,15 +22,15 @@ from flows.settings.paths import PATHS
 from unseen_core.analysis.latents.level_tables import level_table, scalars_of
 from unseen_core.analysis.latents.reconstruction import RoundTrip, reconstruction
 from unseen_core.analysis.latents.walks import Walker
+from unseen_core.basics.device import pick_device
+from unseen_core.basics.images import to_float, with_channels
+from unseen_core.basics.rng import Streams
 from unseen_core.diffusion.batch import naming_memory
 from unseen_core.diffusion.denoiser import UNetEps
-from unseen_core.diffusion.device import pick_device
 from unseen_core.diffusion.transport import denoise
 from unseen_core.errors import UnseenError
-from unseen_core.images import to_float, with_channels
 from unseen_core.judging.features import extract
 from unseen_core.judging.probe import fit_probe
-from unseen_core.rng import Streams
 from unseen_core.store import TensorStore, read_pictures, write_frame, write_json
 
 __all__ = ["analyze"]

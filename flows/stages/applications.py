@@ -23,11 +23,11 @@ from unseen_core.applications import (
     level_of,
     shrink,
 )
+from unseen_core.basics.device import pick_device
+from unseen_core.basics.images import to_float, to_uint8, with_channels
+from unseen_core.basics.rng import Streams
 from unseen_core.diffusion.batch import naming_memory
-from unseen_core.diffusion.device import pick_device
 from unseen_core.errors import UnseenError
-from unseen_core.images import to_float, to_uint8, with_channels
-from unseen_core.rng import Streams
 from unseen_core.store import read_pictures, read_tensors
 
 __all__ = ["applications"]

@@ -4,6 +4,7 @@
 import pandas as pd
 
 from flows.loading.metrics import read_cells, read_latents
+from flows.loading.plan import read_plan
 from flows.loading.reports import MODEL_STAGES, stage_folder
 from flows.mlflow.tracking import record_invocation
 from flows.report.choice import _best, _mean, judge_selections
@@ -30,7 +31,7 @@ def compare(run: Run) -> dict[str, object]:
         UnseenError: If there are no metrics, or a selection, the analyses or the report of a
             model's stage are missing.
     """
-    params = load_params()
+    params, plan = load_params(), read_plan(PATHS.plan)
     wanted = {(m, d) for m in params.pipeline.models for d in params.pipeline.domains}
     cells, latents = ([c for c in found if (c["model"], c["domain"]) in wanted] for found in
                       (read_cells(PATHS.metrics_folder), read_latents(PATHS.analyses)))
@@ -50,17 +51,17 @@ def compare(run: Run) -> dict[str, object]:
     PATHS.report.mkdir(parents=True, exist_ok=True)
     table.to_csv(PATHS.report / "compare.csv", index=False, float_format="%.6g")
     _latents(latents).to_csv(PATHS.report / "latents.csv", index=False, float_format="%.6g")
-    best = _best(params, table, kernel)
+    best = _best(params, plan, table, kernel)
     write_json(PATHS.report / "best.json", best)
     write_json(PATHS.report / "mean.json", _mean(best, kernel))
     judged = judge_selections(selections, table, kernel, params)
     judged.to_csv(PATHS.report / "selection.csv", index=False, float_format="%.6g")
-    run.map(lambda draw: draw(table, kernel, params, PATHS.report), plots.ALL,
+    run.map(lambda draw: draw(table, kernel, plan, PATHS.report), plots.ALL,
             name=lambda draw: draw.__name__)
-    summary = summarise(table, best, kernel, params) + "\n" + summarise_selections(judged, kernel)
+    summary = summarise(table, best, kernel, plan) + "\n" + summarise_selections(judged, kernel)
     write_bytes(PATHS.report / "summary.md", summary.encode())
-    write_bytes(PATHS.report / "samplers.md", sampler_table(table, kernel, params).encode())
-    write_overview(best, params, PATHS.report / "overview.png")
+    write_bytes(PATHS.report / "samplers.md", sampler_table(table, kernel, plan).encode())
+    write_overview(best, plan, PATHS.report / "overview.png")
     record_invocation(params.model_dump(), [*cells, *latents], root=PATHS.root.resolve())
     run.log.info("%s", summary)
     return {"rows": len(table), "best": len(best)}

@@ -18,15 +18,15 @@ from flows.running.run import Run
 from flows.settings.cells import Cell, load_training
 from flows.settings.params import load_params
 from flows.settings.paths import PATHS
+from unseen_core.basics.device import pick_device
+from unseen_core.basics.images import pair_sheet, png_bytes, to_uint8, with_channels
+from unseen_core.basics.rng import Streams
+from unseen_core.basics.states import StartStates
 from unseen_core.diffusion.batch import naming_memory
 from unseen_core.diffusion.denoiser import UNetEps
-from unseen_core.diffusion.device import pick_device
 from unseen_core.diffusion.transport import ancestral
 from unseen_core.diffusion.transport import denoise as carry_down
-from unseen_core.images import pair_sheet, png_bytes, to_uint8, with_channels
 from unseen_core.judging.novelty import nearest_pictures
-from unseen_core.rng import Streams
-from unseen_core.starts import StartStates
 from unseen_core.store import (
     read_pictures,
     read_tensors,

@@ -45,10 +45,10 @@ def _tune(run: Run, params: Params, model: str, domain: str) -> dict[str, object
     from flows.loading.seconds import record_seconds
     from flows.running.cores import share_cores
     from flows.running.resume import scratch
+    from unseen_core.basics.device import pick_device
+    from unseen_core.basics.images import with_channels
     from unseen_core.checkpoints.network import WEIGHTS
     from unseen_core.diffusion.denoiser import load_model
-    from unseen_core.diffusion.device import pick_device
-    from unseen_core.images import with_channels
     from unseen_core.judging.features import extract
     from unseen_core.store import file_hash, read_json, read_pictures, write_json
     from unseen_core.training import tuned
@@ -89,7 +89,7 @@ def _tune(run: Run, params: Params, model: str, domain: str) -> dict[str, object
         after = file_hash(source / WEIGHTS)
         if after != before:
             raise UnseenError(f"{source / WEIGHTS}: changed while copies of it were trained; run "
-                              f"`python -m flows fetch --model {model}` again")
+                              f"`python -m flows fetch-model --model {model}` again")
         common = {"model": model, "domain": domain, "frozen_before": before,
                   "frozen_after": after}
         out, rows = PATHS.finetuned(model, domain), list[dict[str, object]]()

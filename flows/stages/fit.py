@@ -11,10 +11,10 @@ from flows.running.registry import stage
 from flows.running.run import Run
 from flows.settings.params import load_params
 from flows.settings.paths import PATHS
+from unseen_core.basics.rng import Streams
 from unseen_core.errors import UnseenError
 from unseen_core.laws.blends import fit_law
 from unseen_core.laws.geometry import STATISTICS, Envelope, StateJudge
-from unseen_core.rng import Streams
 from unseen_core.store import (
     TensorStore,
     write_json,

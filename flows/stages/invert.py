@@ -11,10 +11,10 @@ from flows.running.resume import scratch
 from flows.running.run import Run
 from flows.settings.params import load_params
 from flows.settings.paths import PATHS
+from unseen_core.basics.device import pick_device
+from unseen_core.basics.images import to_float, with_channels
 from unseen_core.diffusion.batch import naming_memory
-from unseen_core.diffusion.device import pick_device
 from unseen_core.diffusion.transport import invert as carry_up
-from unseen_core.images import to_float, with_channels
 from unseen_core.store import (
     TensorStore,
     latent_manifest,

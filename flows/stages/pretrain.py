@@ -14,9 +14,9 @@ from flows.running.registry import stage
 from flows.running.run import Run
 from flows.settings.params import Params, load_params
 from flows.settings.paths import PATHS
-from unseen_core.diffusion.device import pick_device
+from unseen_core.basics.device import pick_device
+from unseen_core.basics.images import png_bytes, sheet, to_uint8
 from unseen_core.errors import UnseenError
-from unseen_core.images import png_bytes, sheet, to_uint8
 from unseen_core.sources import SourceConfig, load, split
 from unseen_core.sources.shapes import draw_shapes
 from unseen_core.store import file_hash, read_pictures, write_bytes, write_json

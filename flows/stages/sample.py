@@ -10,22 +10,17 @@ import torch
 from safetensors.torch import save_file
 
 from flows.loading.fitted import load_fitted, references_at
+from flows.loading.plan import read_plan
 from flows.loading.source_law import load_source, source_file
 from flows.loading.starts import _part
 from flows.running.registry import stage
 from flows.running.run import Run
-from flows.settings.cells import (
-    Cell,
-    candidate_cells,
-    each_cell,
-    every_sampler,
-    load_training,
-)
+from flows.settings.cells import Cell, load_training
 from flows.settings.params import load_params
 from flows.settings.paths import PATHS
+from unseen_core.basics.rng import Streams
+from unseen_core.basics.schedule import load_schedule
 from unseen_core.laws.references import References
-from unseen_core.rng import Streams
-from unseen_core.schedule import load_schedule
 from unseen_core.starts import StartContext
 from unseen_core.store import write_json, write_with
 
@@ -45,12 +40,13 @@ def sample(run: Run, *, model: str, domain: str) -> dict[str, object]:
     what later stages must know of its sampler (see `flows.loading.starts.drawn_cells`).
 
     Raises:
-        UnseenError: For an unknown sampler or setting, one that accepts no candidate, or a
+        UnseenError: If there is no plan, a sampler accepts no candidate, or it starts a
             fine-tuned network at a level that its schedule has not.
     """
     params = load_params()
     torch.set_num_threads(params.compute.threads)
-    samplers, cells = every_sampler(params), list(each_cell(params))
+    plan = read_plan(PATHS.plan)
+    samplers, cells = plan.built, plan.cells
     schedule = load_schedule(PATHS.model(model))
     out = PATHS.starts(model, domain)
     shutil.rmtree(out, ignore_errors=True)
@@ -79,7 +75,7 @@ def sample(run: Run, *, model: str, domain: str) -> dict[str, object]:
         return contexts[level]
 
     def draw(cell: Cell) -> dict[str, object]:
-        network = params.samplers[cell.sampler].network
+        network = plan.samplers[cell.sampler].network
         context = (context_at(cell.level) if network is None
                    else _tuned(context_at(0), cell, PATHS.finetuned(model, domain) / network))
         count, size = params.sample.count, params.sample.part_size
@@ -98,13 +94,12 @@ def sample(run: Run, *, model: str, domain: str) -> dict[str, object]:
     by_level = sorted(cells, key=lambda cell: cell.level)
     reports = dict(zip(by_level, run.map(
         draw, by_level, name=lambda cell: f"{model}/{domain}/{cell.key}"), strict=True))
-    candidates = candidate_cells(params)
     write_json(out / "report.json", {"cells": [
         {"cell": cell.key, "level": cell.level, "sampler": cell.sampler,
          "settings": section.settings(), "space": section.space, "network": section.network,
-         "candidate": cell in candidates, "repeats": samplers[cell.sampler].repeats,
+         "candidate": cell in plan.candidates, "repeats": samplers[cell.sampler].repeats,
          **reports[cell]}
-        for cell in cells for section in [params.samplers[cell.sampler]]]})
+        for cell in cells for section in [plan.samplers[cell.sampler]]]})
     return {"cells": len(cells)}
 
 

@@ -16,9 +16,9 @@ from flows.running.run import Run
 from flows.settings.cells import Cell, load_cost
 from flows.settings.params import load_params
 from flows.settings.paths import PATHS
-from unseen_core.diffusion.device import pick_device
+from unseen_core.basics.device import pick_device
+from unseen_core.basics.images import with_channels
 from unseen_core.errors import UnseenError
-from unseen_core.images import with_channels
 from unseen_core.judging.features import extract
 from unseen_core.judging.selection import Candidate, Choice, choose
 from unseen_core.store import read_pictures, write_bytes, write_json
@@ -36,7 +36,7 @@ def select(run: Run, *, model: str, domain: str) -> dict[str, object]:
 
     Held-out images are never read: the criterion compares a cell's images with the fit images
     that are not their parents, see ``unseen_core.judging.selection.choose``.
-    ``flows.settings.cells.candidate_cells`` says which cells may be compared so. The first of
+    ``flows.settings.plan.Plan.candidates`` says which cells may be compared so. The first of
     ``evaluate.extractors`` judges.
 
     Without a candidate, or without one that reaches ``select.novelty`` and ``select.diversity``,

@@ -21,9 +21,9 @@ from unseen_core.analysis.steering.colour import CONTROLS, best_level
 from unseen_core.analysis.steering.steering import Controlled, Steerer
 from unseen_core.analysis.steering.teleporting import JUMPS, Jump, Study
 from unseen_core.analysis.steering.varying import subjects_of, vary
+from unseen_core.basics.device import pick_device
+from unseen_core.basics.images import with_channels
 from unseen_core.diffusion.batch import naming_memory
-from unseen_core.diffusion.device import pick_device
-from unseen_core.images import with_channels
 from unseen_core.judging.extractors import metric_names
 from unseen_core.store import read_pictures, write_json
 

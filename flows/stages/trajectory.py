@@ -31,10 +31,10 @@ from unseen_core.analysis.trajectory.tables import (
     lags,
     levels_table,
 )
+from unseen_core.basics.device import pick_device
+from unseen_core.basics.images import to_float, with_channels
+from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.denoiser import UNetEps
-from unseen_core.diffusion.device import pick_device
-from unseen_core.images import to_float, with_channels
-from unseen_core.schedule import Schedule
 from unseen_core.store import read_pictures, write_json
 
 __all__ = ["trajectory"]

@@ -150,7 +150,7 @@ def test_a_network_comes_from_the_hub_and_becomes_a_model(command, site, reposit
     change(workspace, "models", MODEL, "path", to="data/downloads/net")
     change(workspace, "models", MODEL, "sha256", to=sha256(weights))
     run_stage("fetch", {"domain": SEEN})
-    assert run_stage("fetch", {"model": MODEL})["sha256"] == sha256(weights)
+    assert run_stage("fetch_model", {"model": MODEL})["sha256"] == sha256(weights)
 
 
 def test_what_is_not_there_is_one_line_of_the_command(command):

@@ -19,8 +19,8 @@ from flows.dispatch import run_stage
 from flows.mlflow.provenance import datasets
 from flows.mlflow.sync import sync
 from flows.priors import load_prior
+from unseen_core.basics.rng import Streams
 from unseen_core.errors import UnseenError
-from unseen_core.rng import Streams
 
 pytestmark = pytest.mark.contract
 

@@ -13,11 +13,11 @@ from unseen_core.analysis.steering.colour import (
     predicted_control,
     spread_row,
 )
+from unseen_core.basics.rng import Streams
+from unseen_core.basics.schedule import Schedule
 from unseen_core.errors import UnseenError
 from unseen_core.laws.frequency import dct
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.rng import Streams
-from unseen_core.schedule import Schedule
 
 SHAPE = (3, 4, 6)
 D = 72

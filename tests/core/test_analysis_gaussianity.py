@@ -8,8 +8,8 @@ from scipy import stats
 from torch import Tensor
 
 from unseen_core.analysis.latents import gaussianity
+from unseen_core.basics.rng import Streams
 from unseen_core.errors import UnseenError
-from unseen_core.rng import Streams
 
 N, D = 100, 3072
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from unseen_core.analysis.latents import ROWS, geometry_table, identities
+from unseen_core.basics.rng import Streams
 from unseen_core.errors import UnseenError
-from unseen_core.rng import Streams
 
 
 def normals(seed: int, n: int, d: int) -> Tensor:

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from unseen_core.analysis.latents import frequency_bands, leak_gap
 from unseen_core.analysis.latents.leak_gap import band_variances
+from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.oracle import GaussianEps
 from unseen_core.diffusion.transport import invert
 from unseen_core.errors import UnseenError
 from unseen_core.laws.frequency import dct
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.schedule import Schedule
 
 SHAPE = (2, 6, 8)
 LEVEL = 500

@@ -9,11 +9,11 @@ from torch import Tensor
 from unseen_core.analysis.latents import frequency_bands, prior_gap
 from unseen_core.analysis.latents.gram import gram
 from unseen_core.analysis.latents.prior_gap import _log_prob
+from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.oracle import GaussianEps
 from unseen_core.diffusion.transport import invert
 from unseen_core.errors import UnseenError
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.schedule import Schedule
 
 SHAPE = (1, 8, 8)
 LEVEL = 500

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from unseen_core.analysis.latents import rejection, spread
+from unseen_core.basics.rng import Streams
 from unseen_core.laws.geometry import STATISTICS, Envelope, StateJudge, shell_lengths
-from unseen_core.rng import Streams
 
 D, J, N = 600, 100, 400
 COVERAGE = 0.9

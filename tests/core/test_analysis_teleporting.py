@@ -5,16 +5,16 @@ import torch
 from torch import Tensor
 
 from unseen_core.analysis.steering.teleporting import JUMPS, Study, jump_law
+from unseen_core.basics.images import to_uint8
+from unseen_core.basics.rng import Streams
+from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.oracle import GaussianEps
 from unseen_core.diffusion.teleport import denoise_teleported, landing
 from unseen_core.diffusion.transport import denoise
 from unseen_core.errors import UnseenError
-from unseen_core.images import to_uint8
 from unseen_core.judging.features import Pixels
 from unseen_core.judging.metrics import relative_error
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.rng import Streams
-from unseen_core.schedule import Schedule
 
 SHAPE = (3, 4, 4)
 NAMES = [str(i) for i in range(6)]

@@ -6,12 +6,12 @@ from torch import Tensor
 
 from unseen_core.analysis.steering.search import search
 from unseen_core.analysis.steering.variation import Axes, principal_axes, random_axes, variations
+from unseen_core.basics.rng import Streams
+from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.oracle import GaussianEps
 from unseen_core.diffusion.transport import denoise
 from unseen_core.errors import UnseenError
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.rng import Streams
-from unseen_core.schedule import Schedule
 
 SHAPE = (3, 4, 4)
 

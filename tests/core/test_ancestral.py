@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
+from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.oracle import GaussianEps
 from unseen_core.diffusion.transport import ancestral, denoise
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.rng import Streams
-from unseen_core.schedule import Schedule
 
 SHAPE = (1, 8, 8)
 

@@ -5,11 +5,11 @@ import torch
 from scipy.fft import dctn
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
+from unseen_core.basics.schedule import Schedule
 from unseen_core.errors import UnseenError
 from unseen_core.laws.geometry import Envelope, StateJudge, shell_lengths
 from unseen_core.laws.references import References
-from unseen_core.rng import Streams
-from unseen_core.schedule import Schedule
 from unseen_core.starts import Geometric, Reconstruction, StartContext
 from unseen_core.starts.bands import Bands
 from unseen_core.starts.parents import Parents, dirichlet

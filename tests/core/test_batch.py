@@ -8,10 +8,10 @@ from diffusers import UNet2DModel
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.batch import fastest, naming_memory, probe_batch
 from unseen_core.diffusion.denoiser import UNetEps
 from unseen_core.errors import UnseenError
-from unseen_core.schedule import Schedule
 
 SCHEDULE = {"num_train_timesteps": 10, "beta_start": 1e-4, "beta_end": 0.02,
             "beta_schedule": "linear"}

@@ -8,6 +8,8 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from published import SMALL_GUIDED, random_state
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
+from unseen_core.basics.schedule import Schedule
 from unseen_core.checkpoints.architecture import Architecture
 from unseen_core.checkpoints.loading import load_checkpoint
 from unseen_core.diffusion.denoiser import UNetEps, load_model
@@ -16,8 +18,6 @@ from unseen_core.diffusion.oracle import MixtureEps
 from unseen_core.diffusion.transport import denoise, integrate, invert
 from unseen_core.errors import UnseenError
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.rng import Streams
-from unseen_core.schedule import Schedule
 
 SHAPE = (1, 2, 2)
 CLASSES = torch.tensor([2, 0, 1, 2, 0])

@@ -10,12 +10,12 @@ from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 
+from unseen_core.basics.device import pick_device
+from unseen_core.basics.images import resize, to_float
+from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.denoiser import UNetEps, load_model
-from unseen_core.diffusion.device import pick_device
 from unseen_core.diffusion.transport import denoise, invert
 from unseen_core.errors import UnseenError
-from unseen_core.images import resize, to_float
-from unseen_core.schedule import Schedule
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 

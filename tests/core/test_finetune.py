@@ -9,12 +9,12 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 
+from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.oracle import GaussianEps
 from unseen_core.diffusion.transport import integrate
 from unseen_core.errors import UnseenError
 from unseen_core.laws.gaussian import Gaussian
 from unseen_core.laws.references import References
-from unseen_core.schedule import Schedule
 from unseen_core.starts.prior import style_law
 from unseen_core.training.finetune import FinetuneConfig, finetune, unet_predict
 

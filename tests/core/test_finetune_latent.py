@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from unseen_core.basics.images import to_float
 from unseen_core.diffusion.latent_diffusion import load_latent_diffusion
 from unseen_core.errors import UnseenError
-from unseen_core.images import to_float
 from unseen_core.training.finetune import FinetuneConfig
 from unseen_core.training.finetune_latent import finetune_latent
 

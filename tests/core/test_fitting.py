@@ -8,11 +8,11 @@ from scipy.fft import dctn
 from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
 from unseen_core.errors import UnseenError
 from unseen_core.laws.fitting import Kind
 from unseen_core.laws.frequency import low_frequencies
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.rng import Streams
 
 SHAPE = (3, 5, 4)
 

@@ -10,10 +10,10 @@ from scipy.linalg import sqrtm
 from scipy.stats import multivariate_normal
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
+from unseen_core.basics.schedule import Schedule
 from unseen_core.errors import UnseenError
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.rng import Streams
-from unseen_core.schedule import Schedule
 
 
 def numbers(name: str, *shape: int) -> Tensor:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
 from unseen_core.errors import UnseenError
 from unseen_core.laws.geometry import STATISTICS, Envelope, StateJudge, angle_degrees, shell_lengths
-from unseen_core.rng import Streams
 
 
 def normals(seed: int, n: int, d: int) -> Tensor:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from unseen_core import images
+from unseen_core.basics import images
 from unseen_core.errors import UnseenError
 
 

@@ -5,13 +5,13 @@ import torch
 from diffusers import DDIMScheduler, UNet2DModel
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
+from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.denoiser import UNetEps
 from unseen_core.diffusion.oracle import GaussianEps, MixtureEps
 from unseen_core.diffusion.transport import METHODS, Method, ancestral, denoise, integrate, invert
 from unseen_core.errors import UnseenError
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.rng import Streams
-from unseen_core.schedule import Schedule
 
 SHAPE = (3, 2, 2)
 NAMES = [str(i) for i in range(8)]

@@ -8,12 +8,12 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
 from unseen_core.diffusion.latent_diffusion import LatentDiffusion, load_latent_diffusion
 from unseen_core.diffusion.transport import ancestral, denoise, invert
 from unseen_core.errors import UnseenError
 from unseen_core.laws.geometry import Envelope
 from unseen_core.laws.references import References
-from unseen_core.rng import Streams
 from unseen_core.starts import StartContext, build_sampler
 from unseen_core.types import Pixels
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
+from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.oracle import GaussianEps, MixtureEps
 from unseen_core.diffusion.transport import denoise, invert
 from unseen_core.errors import UnseenError
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.rng import Streams
-from unseen_core.schedule import Schedule
 
 SHAPE = (1, 2, 2)
 LEVEL = 500

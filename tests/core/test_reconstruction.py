@@ -6,13 +6,13 @@ import torch
 
 from unseen_core.analysis.latents.bandwidth import bandwidth
 from unseen_core.analysis.latents.reconstruction import reconstruction
+from unseen_core.basics.rng import Streams
+from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.oracle import GaussianEps
 from unseen_core.diffusion.transport import ancestral, denoise, invert
 from unseen_core.errors import UnseenError
 from unseen_core.judging.metrics import psnr
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.rng import Streams
-from unseen_core.schedule import Schedule
 from unseen_core.types import Pixels
 
 SHAPE = (3, 4, 4)

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from unseen_core.basics.images import to_float
+from unseen_core.basics.rng import Streams
 from unseen_core.errors import UnseenError
-from unseen_core.images import to_float
 from unseen_core.laws.blends import BlendGaussian, fit_law, law_from_state
 from unseen_core.laws.gaussian import Gaussian
 from unseen_core.laws.references import References
 from unseen_core.laws.span import Span
-from unseen_core.rng import Streams
 from unseen_core.store import (
     Scratch,
     TensorStore,

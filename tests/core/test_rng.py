@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from unseen_core.basics.rng import Streams
 from unseen_core.errors import UnseenError
-from unseen_core.rng import Streams
 
 NAMES = [f"s{i}" for i in range(6)]
 

@@ -9,8 +9,8 @@ from diffusers import DDPMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unseen_core.basics.schedule import RESCALE, Schedule, Spacing
 from unseen_core.errors import UnseenError
-from unseen_core.schedule import RESCALE, Schedule, Spacing
 
 SPACINGS: tuple[Spacing, ...] = ("karras", "quadratic", "uniform")
 

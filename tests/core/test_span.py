@@ -8,14 +8,14 @@ import torch
 from scipy.stats import ks_2samp, kstest
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
+from unseen_core.basics.schedule import Schedule
 from unseen_core.errors import UnseenError
 from unseen_core.laws.blends import BlendGaussian, fit_law
 from unseen_core.laws.gaussian import Gaussian
 from unseen_core.laws.geometry import STATISTICS, Envelope, StateJudge, shell_lengths
 from unseen_core.laws.references import References
 from unseen_core.laws.span import Span, Whole, coordinates_of
-from unseen_core.rng import Streams
-from unseen_core.schedule import Schedule
 from unseen_core.starts import Geometric, Slerp, StartContext
 
 D, N = 192, 40

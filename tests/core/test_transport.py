@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
+from unseen_core.basics.schedule import Schedule, Spacing
 from unseen_core.diffusion.oracle import GaussianEps, MixtureEps
 from unseen_core.diffusion.transport import METHODS, Method, denoise, integrate, invert
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.rng import Streams
-from unseen_core.schedule import Schedule, Spacing
 
 SHAPE = (1, 2, 2)
 VARIANCES = torch.tensor([4.0, 1.0, 0.1, 0.0], dtype=torch.float64)

@@ -5,9 +5,9 @@ import math
 import pytest
 from scipy.stats import kstest, truncnorm
 
+from unseen_core.basics.rng import Streams
 from unseen_core.errors import UnseenError
 from unseen_core.laws.truncated import truncated_normal, truncated_variance
-from unseen_core.rng import Streams
 from unseen_core.starts import Prior
 
 BOUNDS = [0.1, 1.0, 2.5, 9.0]

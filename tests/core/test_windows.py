@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
 from unseen_core.errors import UnseenError
 from unseen_core.laws.geometry import STATISTICS, Envelope, StateJudge, angle_degrees
 from unseen_core.laws.windows import natural_spread, reference_window
-from unseen_core.rng import Streams
 from unseen_core.starts import Geometric, Slerp
 
 TESTED = [STATISTICS.index(name) for name in ("pair_distance", "origin_angle", "pair_angle")]

@@ -14,8 +14,8 @@ from torch import Tensor
 from workspace import DOMAIN, MODEL, OTHER, SAMPLERS, change, contents, run_stages
 
 from flows.dispatch import run_stage
-from flows.settings.cells import each_cell
 from flows.settings.params import load_params
+from flows.settings.plan import Plan
 from unseen_core.judging.ghost_probe import superpose
 from unseen_core.judging.ghosts import MEASURES
 from unseen_core.judging.probe import wilson
@@ -96,7 +96,7 @@ def test_the_sheet_shows_the_nearest_pairs_first(planted: tuple[Tensor, list[str
     once = contents(file.parent)
     with Image.open(file) as sheet:
         pixels = np.asarray(sheet)
-    shown = [c.key for c in each_cell(load_params()) if "reconstruction" not in c.sampler]
+    shown = [c.key for c in Plan.of(load_params()).cells if "reconstruction" not in c.sampler]
     # Sixteen pixels are enlarged to 64; gaps of 2, a title of 14, a caption of 14 above each row.
     assert pixels.shape == (16 + 80 * len(shown), 2 + 4 * 130, 3)
     tiles = {key: [pixels[30 + 80 * row :][:64, 2 + 130 * column :][:, :128]

@@ -115,7 +115,7 @@ def test_a_zip_that_leaves_its_folder_is_one_line(workspace, refused):
 def test_a_wrong_model_is_one_line(workspace, refused, command, keys, value, said):
     assert command("fetch", "--domain", SEEN)[0] == 0
     change(workspace, *keys, to=value)
-    assert said in refused("fetch", "--model", MODEL)
+    assert said in refused("fetch-model", "--model", MODEL)
 
 
 @pytest.mark.parametrize("part", ["unet/config.json", "unet/diffusion_pytorch_model.safetensors",
@@ -128,16 +128,16 @@ def test_a_damaged_checkpoint_is_one_line(workspace, refused, command, part, dam
     file.unlink()
     if damage != "absent":
         file.write_bytes(data[: len(data) // 2] if damage == "cut" else b"[1, 2, 3]")
-    assert "checkpoint" in refused("fetch", "--model", MODEL)
+    assert "checkpoint" in refused("fetch-model", "--model", MODEL)
 
 
 def test_a_checkpoint_of_another_kind_is_one_line(workspace, refused, command):
     assert command("fetch", "--domain", SEEN)[0] == 0
     file = workspace / "checkpoint/scheduler/scheduler_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"prediction_type": "sample"}))
-    assert "epsilon or v_prediction" in refused("fetch", "--model", MODEL)
+    assert "epsilon or v_prediction" in refused("fetch-model", "--model", MODEL)
     save_checkpoint(workspace / "checkpoint", size=24)
-    assert "24" in refused("fetch", "--model", MODEL)
+    assert "24" in refused("fetch-model", "--model", MODEL)
 
 
 @pytest.mark.parametrize(("keys", "value", "said"), [

@@ -15,8 +15,8 @@ from flows.dispatch import run_stage
 from flows.loading.frozen import load_frozen
 from flows.loading.opened import Opened
 from unseen_core.analysis.latents.reconstruction import reconstruction
+from unseen_core.basics.images import to_float, to_uint8
 from unseen_core.diffusion.transport import denoise, invert
-from unseen_core.images import to_float, to_uint8
 from unseen_core.judging.metrics import psnr
 from unseen_core.store import TensorStore, read_json, read_pictures, read_tensors
 from unseen_core.types import Pixels

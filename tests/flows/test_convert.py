@@ -41,13 +41,14 @@ def test_a_published_file_goes_through_the_pipeline(workspace) -> None:
     for domain in (SEEN, DOMAIN):
         run_stage("fetch", {"domain": domain})
     with pytest.raises(UnseenError, match=rf"{found}; compare it .*models\.{MODEL}\.sha256"):
-        run_stage("fetch", {"model": MODEL})
+        run_stage("fetch_model", {"model": MODEL})
     change(workspace, "models", MODEL, "sha256", to=64 * "0")
     with pytest.raises(UnseenError, match=f"has sha256 {found}, not the one in params.yaml"):
-        run_stage("fetch", {"model": MODEL})
+        run_stage("fetch_model", {"model": MODEL})
     assert not FETCHED.exists()
     change(workspace, "models", MODEL, "sha256", to=found)
-    assert run_stage("fetch", {"model": MODEL}).items() >= {"model": MODEL, "sha256": found}.items()
+    fetched = run_stage("fetch_model", {"model": MODEL})
+    assert fetched.items() >= {"model": MODEL, "sha256": found}.items()
     first = contents(FETCHED)
     assert sorted(first) == ["law.safetensors", "scheduler/scheduler_config.json", "seen.parquet",
                              "unet/config.json",
@@ -62,7 +63,7 @@ def test_a_published_file_goes_through_the_pipeline(workspace) -> None:
     run_stages(["invert"])
     manifest = json.loads(Path("data/latents", MODEL, DOMAIN, "manifest.json").read_text())
     assert manifest["weights"] == weights
-    run_stage("fetch", {"model": MODEL})
+    run_stage("fetch_model", {"model": MODEL})
     assert contents(FETCHED) == first
 
 
@@ -70,10 +71,10 @@ def test_a_hash_comes_before_the_file_is_opened(workspace) -> None:
     Path("x.pt").write_bytes(b"no checkpoint")
     change(workspace, "models", MODEL, to={"path": "x.pt", "seen": SEEN})
     with pytest.raises(UnseenError, match="compare it"):
-        run_stage("fetch", {"model": MODEL})
+        run_stage("fetch_model", {"model": MODEL})
     change(workspace, "models", MODEL, "sha256", to=file_hash(Path("x.pt")))
     with pytest.raises(UnseenError, match=f"models.{MODEL}: checkpoint x.pt is damaged"):
-        run_stage("fetch", {"model": MODEL})
+        run_stage("fetch_model", {"model": MODEL})
 
 
 def test_a_label_goes_through_fetch(workspace) -> None:
@@ -81,11 +82,11 @@ def test_a_label_goes_through_fetch(workspace) -> None:
     change(workspace, "models", MODEL, "sha256", to=found)
     run_stage("fetch", {"domain": SEEN})
     with pytest.raises(UnseenError, match=rf"models\.{MODEL}: .*set label .* to 0\.\.4"):
-        run_stage("fetch", {"model": MODEL})
+        run_stage("fetch_model", {"model": MODEL})
     outputs = []
     for label in (1, 4):
         change(workspace, "models", MODEL, "label", to=label)
-        run_stage("fetch", {"model": MODEL})
+        run_stage("fetch_model", {"model": MODEL})
         model = load_frozen(MODEL, device="cpu", precision="float32", batch=1).network
         network = UNet2DModel.from_pretrained(FETCHED / "unet")
         labels = torch.tensor([label, label])
@@ -108,14 +109,14 @@ def test_a_wrong_section_is_one_line(workspace, model: dict[str, object], words:
     found = publish(shapes, **model)
     change(workspace, "models", MODEL, "sha256", to=found)
     with pytest.raises(UnseenError, match=words) as caught:
-        run_stage("fetch", {"model": MODEL})
+        run_stage("fetch_model", {"model": MODEL})
     assert MODEL in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_misspelt_key_of_the_architecture_is_named(workspace) -> None:
     publish(SMALL_IDDPM, architecture={"nun_heads": 2})
     with pytest.raises(UnseenError, match="nun_heads is not a parameter; did you mean num_heads"):
-        run_stage("fetch", {"model": MODEL})
+        run_stage("fetch_model", {"model": MODEL})
 
 
 @pytest.fixture

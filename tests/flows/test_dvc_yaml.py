@@ -14,8 +14,9 @@ from unseen_core.store import import_closure
 
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]
 BODIES = {name: entry.get("do", entry) for name, entry in STAGES.items()}
-ORDER = ["download", "pretrain", "fetch", "invert", "fit", "finetune", "sample", "denoise",
-         "evaluate", "select", "analyze", "trajectory", "applications", "steer", "compare"]
+ORDER = ["download", "pretrain", "fetch_model", "fetch", "plan", "invert", "fit",
+         "finetune", "sample", "denoise", "evaluate", "select", "analyze", "trajectory",
+         "applications", "steer", "compare"]
 JUDGES = ["applications", "trajectory", "steer"]  # of a whole model, on the images of many domains
 
 
@@ -79,14 +80,14 @@ def test_a_command_names_a_stage_and_its_options(name):
     command = typer.main.get_command(app).commands[words[3]]
     known = {option for parameter in command.params for option in parameter.opts}
     assert {word for word in words[4:] if word.startswith("--")} <= known
-    assert callable(find_stage(words[3]))
+    assert callable(find_stage(stage_of(STAGES[name])))
     values = [word for word in words[4:] if not word.startswith("--")]
     assert all(value in ("${key}", "${item.model}", "${item.domain}") for value in values)
 
 
 def test_the_stages_are_the_pipeline_and_every_stage_is_reachable():
     assert list(dict.fromkeys(stage_of(entry) for entry in STAGES.values())) == ORDER
-    assert set(ORDER) <= set(typer.main.get_command(app).commands)
+    assert {name.replace("_", "-") for name in ORDER} <= set(typer.main.get_command(app).commands)
     assert STAGES["pretrain"]["frozen"] is True
 
 

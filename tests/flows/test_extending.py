@@ -25,7 +25,7 @@ BLOCK = re.compile(r"^```(?:python|yaml)\n# ([^\n]+)\n(.*?)^```$", re.DOTALL | r
 NEW, BELOW = re.compile(r"new file (\S+)"), re.compile(r'(\S+), after "(.+)"')
 HERE = f"--model {MODEL} --domain {DOMAIN}"
 STAGES = ("sample", "denoise", "select", "evaluate", "palette")
-COMMANDS = ["deps", "check", "fetch --domain stripes", *(f"{stage} {HERE}" for stage in STAGES),
+COMMANDS = ["deps", "check", "fetch --domain stripes", "plan", *(f"{stage} {HERE}" for stage in STAGES),
             "compare", "findings"]
 DRIVER = """
 import sys

@@ -18,14 +18,15 @@ from flows.loading.seconds import read_seconds
 from flows.report.plots.training import training
 from flows.running.registry import STAGES, find_stage
 from flows.running.run import DirectRun
-from flows.settings.cells import Cell, candidate_cells, each_cell
+from flows.settings.cells import Cell
 from flows.settings.params import load_params
+from flows.settings.plan import Plan
+from unseen_core.basics.images import to_float, to_uint8
+from unseen_core.basics.rng import Streams
 from unseen_core.diffusion.denoiser import load_model
 from unseen_core.diffusion.transport import denoise
 from unseen_core.errors import UnseenError
-from unseen_core.images import to_float, to_uint8
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.rng import Streams
 from unseen_core.store import file_hash, read_pictures, write_json
 from unseen_core.training import tuned
 
@@ -138,15 +139,15 @@ def test_what_is_called_the_best_or_chosen_is_of_the_frozen_network(project):
     from flows.report.choice import _best
 
     params = load_params()
-    cells = list(each_cell(params))
+    cells = list(Plan.of(params).cells)
     assert cells[-2:] == [Cell(1000, "tuned-white"), Cell(150, "tuned-white")]
-    assert candidate_cells(params) == [Cell(200, "slerp")]
+    assert Plan.of(params).candidates == [Cell(200, "slerp")]
     table = pd.DataFrame([
         {"model": MODEL, "domain": DOMAIN, "level": cell.level, "sampler": cell.sampler, "n": 4,
          "kd": 0.1 if "tuned" in cell.sampler else 0.5, "kd_low": 0.0, "kd_high": 1.0,
          "in_target": 1.0, "novelty": 1.0, "copies": 0.0, "copies_held_out": 0.1}
         for cell in cells])
-    assert _best(params, table, "kd")[f"{MODEL}/{DOMAIN}"]["sampler"] == "slerp"
+    assert _best(params, Plan.of(params), table, "kd")[f"{MODEL}/{DOMAIN}"]["sampler"] == "slerp"
 
 
 def test_the_training_table_has_a_row_and_the_plot_a_curve_for_every_tuned_cell(project):
@@ -220,7 +221,7 @@ def test_without_entries_the_stage_leaves_an_empty_report_and_never_imports_torc
 def test_a_wrong_network_is_one_line(project, change_to, said):
     change(project, "samplers", "x", to=change_to)
     with pytest.raises(UnseenError) as caught:
-        list(each_cell(load_params()))
+        Plan.of(load_params())
     assert said in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 

@@ -38,5 +38,5 @@ def test_altered_weights_are_refused(done, stage, record) -> None:
     with pytest.raises(UnseenError, match="not the weights that fetch recorded") as caught:
         run_stages([stage])
     assert f"fetch --model {MODEL}" in str(caught.value)
-    run_stage("fetch", {"model": MODEL})
+    run_stage("fetch_model", {"model": MODEL})
     run_stages([stage])

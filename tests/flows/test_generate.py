@@ -13,9 +13,9 @@ from flows.folders.request import read_settings
 from flows.running.registry import STAGES
 from flows.running.run import DirectRun
 from flows.settings.params import load_params
+from unseen_core.basics.images import decode_png
 from unseen_core.checkpoints.pipeline import load_parts
 from unseen_core.errors import UnseenError
-from unseen_core.images import decode_png
 from unseen_core.types import Pixels
 
 

@@ -24,8 +24,8 @@ from flows.dispatch import run_stage
 from flows.loading.fitted import channels_of, references_at
 from flows.loading.frozen import load_frozen
 from flows.report.applications_data import side
+from unseen_core.basics.images import to_float, with_channels
 from unseen_core.errors import UnseenError
-from unseen_core.images import to_float, with_channels
 from unseen_core.judging.features import Pixels
 from unseen_core.store import TensorStore, read_json, read_pictures, read_tensors
 
@@ -109,7 +109,7 @@ def test_a_network_of_two_channels_is_one_line(workspace: Path) -> None:
     change(workspace, "models", MODEL, "path", to="two")
     run_stage("fetch", {"domain": SEEN})
     with pytest.raises(UnseenError, match=r"models\.tiny works on images of 2 channels; give"):
-        run_stage("fetch", {"model": MODEL})
+        run_stage("fetch_model", {"model": MODEL})
 
 
 def test_models_of_differing_channels_share_a_domain(grey: Path) -> None:
@@ -117,7 +117,7 @@ def test_models_of_differing_channels_share_a_domain(grey: Path) -> None:
 
     models = load_params().model_dump(mode="json", exclude_unset=True)["models"]
     change(grey, "models", to=models | {"coloured": {"path": "checkpoint", "seen": SEEN}})
-    run_stage("fetch", {"model": "coloured"})
+    run_stage("fetch_model", {"model": "coloured"})
     for model, channels in ((MODEL, 1), ("coloured", 3)):
         run_stage("invert", {"model": model, "domain": DOMAIN})
         assert TensorStore(Path("data/latents", model, DOMAIN)).shape[0] == channels

@@ -24,9 +24,10 @@ from workspace import (
 from flows.dispatch import run_stage
 from flows.loading.fitted import load_fitted
 from flows.loading.starts import load_starts, rows_of_parts
-from flows.settings.cells import Cell, each_cell
+from flows.settings.cells import Cell
 from flows.settings.params import load_params
 from flows.settings.paths import PATHS
+from flows.settings.plan import Plan
 from unseen_core.laws.references import References
 from unseen_core.store import TensorStore, read_frame, read_pictures
 
@@ -114,7 +115,7 @@ def test_fitted_inner_products_are_those_of_the_latents(copied: Path) -> None:
 
 
 def test_start_states_do_not_depend_on_the_size_of_parts(copied: Path) -> None:
-    folder, cells = Path("data/starts", PLACE), list(each_cell(load_params()))
+    folder, cells = Path("data/starts", PLACE), Plan.of(load_params()).cells
     before = {cell: _starts(folder, cell) for cell in cells}
     assert all(rows_of_parts(folder, cell) == [range(4), range(4, 6)] for cell in cells)
     report = _reported(folder)

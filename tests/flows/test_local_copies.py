@@ -13,7 +13,7 @@ from workspace import MODEL, contents, draw_pictures
 from flows.running.registry import STAGES
 from flows.running.run import DirectRun
 from unseen_core.applications import Classifier
-from unseen_core.images import decode_png
+from unseen_core.basics.images import decode_png
 
 QUICK = ("--steps", 3)
 

@@ -14,7 +14,7 @@ from workspace import MODEL, ROOT, contents, draw_pictures, isolate
 
 from flows.running.registry import find_stage
 from flows.running.run import DirectRun
-from unseen_core.images import decode_png
+from unseen_core.basics.images import decode_png
 
 COUNT = 5
 

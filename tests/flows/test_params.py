@@ -8,8 +8,8 @@ import pytest
 from ruamel.yaml import YAML
 from workspace import ROOT
 
-from flows.settings.cells import each_cell, every_sampler
 from flows.settings.params import Params, load_params
+from flows.settings.plan import Plan
 from unseen_core.errors import UnseenError
 
 COMMITTED = YAML(typ="safe").load((ROOT / "params.yaml").read_text("utf-8"))
@@ -86,8 +86,7 @@ def edited(folder, path, change):
 def checked(file) -> Params:
     """Load a file as ``python -m flows check`` does."""
     params = load_params(file)
-    every_sampler(params)
-    list(each_cell(params))
+    Plan.of(params)
     return params
 
 

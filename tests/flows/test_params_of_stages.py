@@ -13,8 +13,8 @@ from flows.settings.params import load_params
 
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]
 RUNS = {  # entry of dvc.yaml: stage, targets
-    "fetch-model": ("fetch", {"model": MODEL}), "fetch": ("fetch", {"domain": DOMAIN}),
-    "invert-seen": ("invert", {"model": MODEL}), "compare": ("compare", {}),
+    "fetch-model": ("fetch_model", {"model": MODEL}), "fetch": ("fetch", {"domain": DOMAIN}),
+    "invert-seen": ("invert", {"model": MODEL}), "plan": ("plan", {}), "compare": ("compare", {}),
     "trajectory": ("trajectory", {"model": MODEL}),
     "analyze": ("analyze", {"model": MODEL, "domain": OTHER}),
     "applications": ("applications", {"model": MODEL}), "steer": ("steer", {"model": MODEL}),

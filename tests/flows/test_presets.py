@@ -9,8 +9,8 @@ from ruamel.yaml import YAML
 from workspace import ROOT
 
 from flows.dvc.overrides import overlay
-from flows.settings.cells import each_cell, every_sampler
 from flows.settings.params import Params, load_params
+from flows.settings.plan import Plan
 from unseen_core.errors import UnseenError
 
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
@@ -33,8 +33,7 @@ def laid_over(preset: Path, folder: Path) -> Params:
     for layer in (command_of(preset) if preset in PRESETS else [preset]):
         overlay(folder / "params.yaml", layer)
     params = load_params(folder / "params.yaml")
-    every_sampler(params)
-    list(each_cell(params))
+    Plan.of(params)
     return params
 
 
@@ -51,7 +50,7 @@ def test_a_preset_gives_parameters_samplers_and_cells(tmp_path, preset):
     assert not set(params.samplers) & {name for name, value in asked.items() if value is None}
     # A null under a name that is not there would take nothing away, without a word.
     assert set(asked) - set(load_params(ROOT / "params.yaml").samplers) <= set(params.samplers)
-    reached = {cell.level for cell in each_cell(params)}
+    reached = {cell.level for cell in Plan.of(params).cells}
     assert set(params.levels) <= reached
 
 

@@ -9,8 +9,8 @@ from workspace import DOMAIN, MODEL, OTHER
 
 from flows.loading.fitted import load_fitted
 from flows.priors import load_prior
+from unseen_core.basics.rng import Streams
 from unseen_core.errors import UnseenError
-from unseen_core.rng import Streams
 
 FOLDER = Path("data/priors", MODEL, DOMAIN)
 

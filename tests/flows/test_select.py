@@ -13,8 +13,8 @@ from workspace import DOMAIN, MODEL, OTHER, SAMPLERS, change, parameters
 from flows.dispatch import run_stage
 from flows.report.choice import judge_selections
 from flows.report.summary import summarise_selections
-from flows.settings.cells import candidate_cells
 from flows.settings.params import Params, load_params
+from flows.settings.plan import Plan
 from unseen_core.errors import UnseenError
 from unseen_core.store import read_pictures, write_pictures
 
@@ -126,8 +126,8 @@ def test_no_candidate_at_all_is_told_and_is_no_failure(planted, caplog):
 
 def test_only_blends_of_named_parents_are_candidates():
     def cells(**samplers):
-        return [cell.key for cell in candidate_cells(
-            Params.model_validate(parameters() | {"samplers": samplers}))]
+        return [cell.key for cell in Plan.of(
+            Params.model_validate(parameters() | {"samplers": samplers})).candidates]
 
     assert cells(**SAMPLERS) == ["L0100-slerp", "L0200-slerp", "L0100-geometric",
                                  "L0200-geometric"]
@@ -143,7 +143,7 @@ def test_only_blends_of_named_parents_are_candidates():
 def test_the_report_of_sample_names_the_candidates(done):
     cells = json.loads(Path("data/starts", MODEL, DOMAIN, "report.json").read_text())["cells"]
     assert [row["cell"] for row in cells if row["candidate"]] == [
-        cell.key for cell in candidate_cells(load_params())]
+        cell.key for cell in Plan.of(load_params()).candidates]
     assert {row["sampler"] for row in cells if row["repeats"]} == {"reconstruction"}
 
 

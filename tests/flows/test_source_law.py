@@ -11,11 +11,11 @@ from workspace import DOMAIN, MODEL, change
 
 from flows.dispatch import run_stage
 from flows.loading.source_law import load_source, write_source
+from unseen_core.basics.images import to_float
+from unseen_core.basics.schedule import load_schedule
 from unseen_core.errors import UnseenError
-from unseen_core.images import to_float
 from unseen_core.laws.references import References
 from unseen_core.laws.source import fit_source
-from unseen_core.schedule import load_schedule
 from unseen_core.store import read_json, read_pictures, write_pictures
 
 

@@ -11,15 +11,15 @@ from PIL import Image
 from safetensors.torch import load_file
 from workspace import DOMAIN, MODEL, OTHER, SAMPLERS, SEEN, parameters
 
-from flows.settings.cells import each_cell
 from flows.settings.params import Params
-from unseen_core.images import to_float, to_uint8
+from flows.settings.plan import Plan
+from unseen_core.basics.images import to_float, to_uint8
 from unseen_core.store import TensorStore, read_frame, read_pictures
 
 LEADING = ["model", "domain", "level", "sampler", "n", "kd_projections", "kd_projections_low",
            "kd_projections_high", "fd_projections", "in_target", "novelty", "diversity",
            "acceptance", "calls"]
-CELLS = [cell.key for cell in each_cell(Params.model_validate(parameters()))]
+CELLS = [cell.key for cell in Plan.of(Params.model_validate(parameters())).cells]
 PLACE = Path(MODEL, DOMAIN)
 
 

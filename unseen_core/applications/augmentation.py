@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unseen_core.applications.local import mean_interval
+from unseen_core.basics.images import to_float
 from unseen_core.errors import UnseenError
-from unseen_core.images import to_float
 
 __all__ = ["Classifier", "accuracy", "compare_arms", "draw_labels", "summary", "train_classifier"]
 

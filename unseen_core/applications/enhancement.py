@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from unseen_core.applications.local import mean_interval
+from unseen_core.basics.images import to_uint8
 from unseen_core.errors import UnseenError
-from unseen_core.images import to_uint8
 from unseen_core.judging.features import extract
 from unseen_core.judging.metrics import Interval, psnr
 from unseen_core.types import FeatureExtractor

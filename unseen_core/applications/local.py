@@ -6,12 +6,12 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
+from unseen_core.basics.schedule import Schedule, Spacing
 from unseen_core.diffusion.transport import Method, ancestral, denoise
 from unseen_core.errors import UnseenError
 from unseen_core.judging.metrics import Interval
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.rng import Streams
-from unseen_core.schedule import Schedule, Spacing
 from unseen_core.types import Codec, EpsModel, Level
 
 __all__ = ["boomerang", "expected_move", "grid_through", "level_of", "mean_interval"]

@@ -14,7 +14,7 @@ from unseen_core.applications import (
     mean_interval,
     train_classifier,
 )
-from unseen_core.images import to_float
+from unseen_core.basics.images import to_float
 from unseen_core.judging.features import Pixels, extract
 from unseen_core.judging.metrics import kernel_distance, psnr
 from unseen_core.judging.paired import kernel_difference

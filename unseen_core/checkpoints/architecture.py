@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
+from unseen_core.basics.schedule import RESCALE
 from unseen_core.errors import UnseenError
-from unseen_core.schedule import RESCALE
 
 __all__ = ["PRESETS", "Architecture", "NoiseSchedule"]
 

@@ -9,6 +9,7 @@ from shutil import copyfile
 from diffusers import UNet2DModel
 from torch import Tensor
 
+from unseen_core.basics.schedule import Schedule
 from unseen_core.checkpoints import ddpm, openai
 from unseen_core.checkpoints.architecture import Architecture
 from unseen_core.checkpoints.network import (
@@ -23,7 +24,6 @@ from unseen_core.checkpoints.network import (
 )
 from unseen_core.checkpoints.reading import read_state
 from unseen_core.errors import UnseenError
-from unseen_core.schedule import Schedule
 from unseen_core.store import write_json
 
 __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint", "weights_file"]

@@ -10,8 +10,8 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import nn
 
+from unseen_core.basics.schedule import Schedule, load_schedule
 from unseen_core.errors import UnseenError
-from unseen_core.schedule import Schedule, load_schedule
 
 __all__ = ["INDEX", "Parts", "load_encoder", "load_parts", "pipeline_files"]
 

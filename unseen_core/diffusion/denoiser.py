@@ -9,9 +9,9 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
+from unseen_core.basics.schedule import Schedule, load_schedule
 from unseen_core.checkpoints.network import LABEL, check_label, load_network
 from unseen_core.errors import UnseenError
-from unseen_core.schedule import Schedule, load_schedule
 from unseen_core.types import Condition, Level
 
 __all__ = ["Precision", "UNetEps", "load_model", "plain_norms"]

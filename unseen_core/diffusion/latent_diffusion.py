@@ -9,9 +9,9 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
+from unseen_core.basics.schedule import Schedule
 from unseen_core.checkpoints.pipeline import load_encoder, load_parts
 from unseen_core.errors import UnseenError
-from unseen_core.schedule import Schedule
 from unseen_core.types import Condition, Level
 
 __all__ = ["LatentDiffusion", "Precision", "embed", "load_latent_diffusion"]

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from unseen_core.basics.schedule import Schedule
 from unseen_core.errors import UnseenError
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.schedule import Schedule
 from unseen_core.types import Condition, Level
 
 __all__ = ["GaussianEps", "MixtureEps"]

@@ -8,8 +8,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
 from unseen_core.errors import UnseenError
-from unseen_core.rng import Streams
 from unseen_core.types import EpsModel, Level
 
 __all__ = ["METHODS", "Method", "ancestral", "denoise", "integrate", "invert"]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unseen_core.basics.images import with_channels
 from unseen_core.errors import UnseenError
-from unseen_core.images import with_channels
 from unseen_core.judging import EXTRACTORS
 from unseen_core.store import file_hash
 from unseen_core.types import FeatureExtractor

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unseen_core.basics.images import with_channels
 from unseen_core.errors import UnseenError
-from unseen_core.images import with_channels
 from unseen_core.types import FeatureExtractor
 
 __all__ = [

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from unseen_core.basics.images import LUMINANCE, with_channels
 from unseen_core.errors import UnseenError
-from unseen_core.images import LUMINANCE, with_channels
 from unseen_core.judging.metrics import Interval
 from unseen_core.laws.frequency import band_masks, dct
 

@@ -9,11 +9,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
 from unseen_core.errors import UnseenError
 from unseen_core.laws.fitting import Kind, centre, diagonal_variances, factor_weights
 from unseen_core.laws.gaussian import Gaussian, Normals
 from unseen_core.laws.references import References
-from unseen_core.rng import Streams
 
 __all__ = ["BlendGaussian", "Law", "fit_law", "law_from_state"]
 

@@ -10,10 +10,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
+from unseen_core.basics.schedule import Schedule
 from unseen_core.errors import UnseenError
 from unseen_core.laws.fitting import Kind, fit_moments
-from unseen_core.rng import Streams
-from unseen_core.schedule import Schedule
 
 __all__ = ["Gaussian", "Kind", "Normals"]
 

@@ -8,8 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from unseen_core.basics.images import to_float
 from unseen_core.errors import UnseenError
-from unseen_core.images import to_float
 from unseen_core.store.tensors import TensorStore
 from unseen_core.types import Level
 

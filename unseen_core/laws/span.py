@@ -8,10 +8,10 @@ import torch
 from scipy.special import gammaincinv
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
 from unseen_core.errors import UnseenError
 from unseen_core.laws.blends import BlendGaussian, Law
 from unseen_core.laws.references import References
-from unseen_core.rng import Streams
 
 __all__ = ["Span", "Whole", "coordinates_of"]
 

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
 from unseen_core.errors import UnseenError
-from unseen_core.rng import Streams
 
 __all__ = ["SMALLEST", "truncated_normal", "truncated_variance"]
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
 from unseen_core.errors import UnseenError
 from unseen_core.laws.geometry import STATISTICS, Envelope, StateJudge
 from unseen_core.laws.references import References
-from unseen_core.rng import Streams
 
 __all__ = ["WINDOWS", "check_window", "natural_spread", "reference_window"]
 

@@ -10,7 +10,7 @@ from skimage.filters import gaussian
 from skimage.measure import label, regionprops
 from torch import Tensor
 
-from unseen_core.images import resize
+from unseen_core.basics.images import resize
 from unseen_core.sources.base import SourceConfig, SourceImages, source
 from unseen_core.sources.gather import Found, collect
 from unseen_core.sources.shapes import draw_shapes

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from unseen_core.basics.images import decode
 from unseen_core.errors import UnseenError
-from unseen_core.images import decode
 from unseen_core.sources.base import SourceConfig, SourceImages
 
 __all__ = ["Found", "collect", "decoded"]

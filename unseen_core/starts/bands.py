@@ -6,11 +6,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
 from unseen_core.errors import UnseenError
 from unseen_core.laws.frequency import dct, idct, low_mask
 from unseen_core.laws.geometry import shell_lengths
 from unseen_core.laws.references import References
-from unseen_core.rng import Streams
 from unseen_core.starts.parents import Parents, check_eta, dirichlet, keep_inside
 from unseen_core.starts.protocol import BLEND, StartContext, StartSampler, StartStates
 

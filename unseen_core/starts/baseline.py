@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from unseen_core.rng import Streams
+from unseen_core.basics.rng import Streams
 from unseen_core.starts.parents import check_eta, numbered
 from unseen_core.starts.protocol import Needs, StartContext, StartSampler, StartStates
 

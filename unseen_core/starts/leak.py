@@ -10,13 +10,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
 from unseen_core.errors import UnseenError
 from unseen_core.laws.blends import BlendGaussian
 from unseen_core.laws.fitting import dct_moments, diagonal_variances
 from unseen_core.laws.frequency import low_frequencies
 from unseen_core.laws.gaussian import Gaussian, Kind
 from unseen_core.laws.references import References
-from unseen_core.rng import Streams
 from unseen_core.starts.parents import check_eta, numbered
 from unseen_core.starts.protocol import Needs, StartContext, StartSampler, StartStates
 

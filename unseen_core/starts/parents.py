@@ -7,9 +7,9 @@ import torch
 from scipy.special import gammaincinv
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
 from unseen_core.errors import UnseenError
 from unseen_core.laws.geometry import STATISTICS
-from unseen_core.rng import Streams
 from unseen_core.starts.protocol import StartContext, StartStates
 
 __all__ = ["Parents", "check_eta", "dirichlet", "keep_inside", "numbered"]

@@ -6,11 +6,11 @@ from typing import ClassVar
 
 import torch
 
+from unseen_core.basics.rng import Streams
 from unseen_core.errors import UnseenError
 from unseen_core.laws.gaussian import Gaussian
 from unseen_core.laws.references import References
 from unseen_core.laws.truncated import truncated_normal, truncated_variance
-from unseen_core.rng import Streams
 from unseen_core.starts.protocol import GAUSSIAN, Needs, StartContext, StartSampler, StartStates
 
 __all__ = ["Prior", "StyleNoise", "style_law"]

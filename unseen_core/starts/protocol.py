@@ -2,13 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
+from unseen_core.basics.schedule import Schedule
+from unseen_core.basics.states import StartStates
 from unseen_core.errors import UnseenError
 from unseen_core.laws.blends import Law
 from unseen_core.laws.gaussian import Gaussian
@@ -16,8 +19,6 @@ from unseen_core.laws.geometry import Envelope, StateJudge
 from unseen_core.laws.references import References
 from unseen_core.laws.span import Span, Whole, coordinates_of
 from unseen_core.laws.windows import reference_window
-from unseen_core.rng import Streams
-from unseen_core.schedule import Schedule
 from unseen_core.types import Level
 
 __all__ = ["BLEND", "CORRECTED", "GAUSSIAN", "KEEPS", "Needs", "StartContext", "StartSampler",
@@ -143,39 +144,6 @@ class StartContext:
     def _spans(self) -> dict[str | None, Span | Whole]:
         """Spans made so far, by prior kind."""
         return {}
-
-
-@dataclass(frozen=True, eq=False)
-class StartStates:
-    """Start states with their provenance.
-
-    Attributes:
-        x: float32 (n, c, h, w).
-        level: Their level.
-        parents: int64 (n, p), rows of the references they were made of; p may be 0.
-        proposed: Candidates drawn in all.
-        passed: Share of candidates inside each bound of the envelope, by statistic; empty for
-            samplers that do not test.
-        eta: Share of fresh noise while denoising, 0..1.
-    """
-
-    x: Tensor
-    level: Level
-    parents: Tensor
-    proposed: int
-    passed: Mapping[str, float] = field(default_factory=dict)
-    eta: float = 0.0
-
-    @property
-    def acceptance(self) -> float:
-        """Start states per candidate."""
-        return len(self.x) / max(self.proposed, 1)
-
-    @classmethod
-    def untested(cls, x: Tensor, level: Level, parents: Tensor | None = None) -> "StartStates":
-        """Wrap states of a sampler that rejects nothing."""
-        none = torch.empty((len(x), 0), dtype=torch.int64)
-        return cls(x.float(), level, none if parents is None else parents, len(x))
 
 
 class StartSampler(ABC):

@@ -6,9 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
 from unseen_core.errors import UnseenError
 from unseen_core.laws.windows import check_window
-from unseen_core.rng import Streams
 from unseen_core.starts.parents import keep_inside
 from unseen_core.starts.protocol import (
     BLEND,

@@ -6,8 +6,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from unseen_core.basics.images import decode_png, encode_png
 from unseen_core.errors import UnseenError
-from unseen_core.images import decode_png, encode_png
 from unseen_core.store.frames import read_frame, write_frame
 
 __all__ = ["read_pictures", "write_pictures"]

@@ -8,10 +8,10 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
+from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.denoiser import Precision, plain_norms
 from unseen_core.errors import UnseenError
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.schedule import Schedule
 
 __all__ = ["FinetuneConfig", "Predict", "finetune", "unet_predict"]
 

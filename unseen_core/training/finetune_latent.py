@@ -8,9 +8,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from unseen_core.basics.images import to_float
 from unseen_core.diffusion.latent_diffusion import LatentDiffusion
 from unseen_core.errors import UnseenError
-from unseen_core.images import to_float
 from unseen_core.laws.gaussian import Gaussian
 from unseen_core.laws.references import References
 from unseen_core.starts.prior import style_law

@@ -14,17 +14,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from unseen_core.basics.images import to_float, to_uint8
+from unseen_core.basics.rng import Streams
+from unseen_core.basics.schedule import load_schedule
 from unseen_core.checkpoints.network import CONFIG, LABEL, SCHEDULER, WEIGHTS, load_network
 from unseen_core.diffusion.denoiser import UNetEps
 from unseen_core.diffusion.transport import denoise
 from unseen_core.errors import UnseenError
-from unseen_core.images import to_float, to_uint8
 from unseen_core.judging.features import extract
 from unseen_core.judging.metrics import kernel_distance
 from unseen_core.laws.gaussian import Gaussian
 from unseen_core.laws.references import References
-from unseen_core.rng import Streams
-from unseen_core.schedule import load_schedule
 from unseen_core.starts.prior import style_law
 from unseen_core.store import write_json
 from unseen_core.training.finetune import FinetuneConfig, finetune, unet_predict

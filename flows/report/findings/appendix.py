@@ -11,7 +11,7 @@ from flows.report.findings.text import DASH, extent, number, span, table
 from flows.report.findings.verdicts import ABSENT
 from flows.settings.cells import REAL
 from flows.settings.paths import PATHS
-from unseen_core.images import png_bytes
+from unseen_core.basics.images import png_bytes
 from unseen_core.store import write_bytes
 
 __all__ = ["copy_pictures", "regenerate", "tried"]

@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from flows.report.findings.reports import Report, load_reports, load_training
-from flows.settings.cells import REAL, every_sampler
+from flows.settings.cells import REAL
 from flows.settings.params import Params, load_params
 from flows.settings.paths import PATHS
+from flows.settings.plan import Plan
 from unseen_core.errors import UnseenError
 from unseen_core.judging.extractors import metric_names
 from unseen_core.judging.metrics import Interval
@@ -63,7 +64,7 @@ class Evidence:
     @cached_property
     def built(self) -> dict[str, StartSampler]:
         """Every sampler of the parameters."""
-        return every_sampler(self.params)
+        return Plan.of(self.params).built
 
     @cached_property
     def cases(self) -> dict[str, pd.DataFrame]:

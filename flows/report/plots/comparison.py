@@ -7,7 +7,7 @@ import matplotlib
 import pandas as pd
 
 from flows.report.plots.training import training
-from flows.settings.params import Params
+from flows.settings.plan import Plan
 from unseen_core.starts import STARTS
 
 matplotlib.use("Agg")
@@ -19,9 +19,10 @@ _MODEL_FREE = ("pixel-blend", "pixel-gaussian")
 _NEWEST = 2.2  # novelty at the right edge: farther cells do not show the domain
 
 
-def distance_over_level(table: pd.DataFrame, kernel: str, params: Params, folder: Path) -> None:
+def distance_over_level(table: pd.DataFrame, kernel: str, plan: Plan, folder: Path) -> None:
     """Plot the kernel distance of each sampler against the mixing level, per model and domain."""
     groups = list(table.groupby(["model", "domain"]))
+    lowest = min(cell.level for cell in plan.cells if cell.level)
     figure, axes = plt.subplots(1, len(groups), figsize=(4 * len(groups), 3.6), squeeze=False)
     for axis, ((model, domain), rows) in zip(axes[0], groups, strict=True):
         for sampler, line in rows[rows["level"] > 0].groupby("sampler"):
@@ -31,7 +32,7 @@ def distance_over_level(table: pd.DataFrame, kernel: str, params: Params, folder
             flat = rows[rows["sampler"] == name]
             if len(flat):
                 axis.axhline(max(flat[kernel].iloc[0], 1e-3), ls=":", color="grey")
-                axis.annotate(name, (min(params.levels), max(flat[kernel].iloc[0], 1e-3)),
+                axis.annotate(name, (lowest, max(flat[kernel].iloc[0], 1e-3)),
                               fontsize=6, color="grey")
         axis.set(title=f"{model} / {domain}", xlabel="mixing level", yscale="log")
     axes[0][0].set_ylabel(f"{kernel} to held-out images")
@@ -39,14 +40,14 @@ def distance_over_level(table: pd.DataFrame, kernel: str, params: Params, folder
     _save(figure, folder / "distance_over_level.png")
 
 
-def front(table: pd.DataFrame, kernel: str, params: Params, folder: Path) -> None:
+def front(table: pd.DataFrame, kernel: str, plan: Plan, folder: Path) -> None:
     """Plot kernel distance against novelty, with the model-free front drawn in.
 
     Below and to the right is better. The dashed line joins the model-free points that no other
     model-free point beats on both counts.
     """
-    names = [name for name, s in params.samplers.items() if not STARTS[s.sampler].repeats]
-    hidden = set(params.samplers) - set(names)
+    names = [name for name, s in plan.samplers.items() if not STARTS[s.sampler].repeats]
+    hidden = set(plan.samplers) - set(names)
     groups = list(table[~table["sampler"].isin(hidden)].groupby(["model", "domain"]))
     columns = min(2, len(groups))
     figure, grid = plt.subplots(-(-len(groups) // columns), columns, squeeze=False,
@@ -56,7 +57,7 @@ def front(table: pd.DataFrame, kernel: str, params: Params, folder: Path) -> Non
     for axis, ((model, domain), rows) in zip(axes, groups, strict=False):
         for name in names:
             line = rows[rows["sampler"] == name].sort_values("level")
-            free = params.samplers[name].space == "pixels"
+            free = plan.samplers[name].space == "pixels"
             low = (line[kernel] - line[f"{kernel}_low"]).clip(lower=0)
             high = (line[f"{kernel}_high"] - line[kernel]).clip(lower=0)
             axis.errorbar(line["novelty"], line[kernel], yerr=[low, high], fmt="s" if free else "o",
@@ -64,7 +65,7 @@ def front(table: pd.DataFrame, kernel: str, params: Params, folder: Path) -> Non
             for _, row in line.iterrows():
                 if row["level"] and row["novelty"] < _NEWEST:
                     axis.annotate(int(row["level"]), (row["novelty"], row[kernel]), fontsize=5)
-        free = rows[[params.samplers[s].space == "pixels" if s in params.samplers else False
+        free = rows[[plan.samplers[s].space == "pixels" if s in plan.samplers else False
                      for s in rows["sampler"]]].sort_values("novelty", ascending=False)
         edge = free[free[kernel] <= free[kernel].cummin()]
         axis.plot(edge["novelty"], edge[kernel], "k--", lw=0.8)
@@ -82,7 +83,7 @@ def front(table: pd.DataFrame, kernel: str, params: Params, folder: Path) -> Non
     _save(figure, folder / "front.png")
 
 
-ALL: tuple[Callable[[pd.DataFrame, str, Params, Path], None], ...] = (
+ALL: tuple[Callable[[pd.DataFrame, str, Plan, Path], None], ...] = (
     distance_over_level, front, training)
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unseen_core.images import sheet, to_uint8
+from unseen_core.basics.images import sheet, to_uint8
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

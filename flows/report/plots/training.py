@@ -5,8 +5,8 @@ from pathlib import Path
 import matplotlib
 import pandas as pd
 
-from flows.settings.params import Params
 from flows.settings.paths import PATHS
+from flows.settings.plan import Plan
 from unseen_core.store import read_json
 
 matplotlib.use("Agg")
@@ -19,7 +19,7 @@ _SETTINGS = ["batch", "learning_rate", "warmup", "clip", "seed", "loss"]
 _FORGETTING = ["forgetting", "forgetting_low", "forgetting_high", "forgetting_untuned"]
 
 
-def training(table: pd.DataFrame, kernel: str, params: Params, folder: Path) -> None:
+def training(table: pd.DataFrame, kernel: str, plan: Plan, folder: Path) -> None:
     """Write training/training.csv, a row per cell of a fine-tuned network, and a plot of them.
 
     Without such cells the table is a heading, and there is no plot.
@@ -27,7 +27,7 @@ def training(table: pd.DataFrame, kernel: str, params: Params, folder: Path) -> 
     Args:
         table: As in compare.csv.
         kernel: Name of the kernel distance.
-        params: Tells which samplers start a fine-tuned network.
+        plan: Tells which samplers start a fine-tuned network.
         folder: Where best.json lies; the folder ``training`` is made in it.
     """
     out = folder / "training"
@@ -36,23 +36,23 @@ def training(table: pd.DataFrame, kernel: str, params: Params, folder: Path) -> 
         old.unlink()
     measured = ["n", "calls", kernel, f"{kernel}_low", f"{kernel}_high", "novelty", "copies",
                 "in_target", "diversity"]
-    rows = [_row(cell, params, measured) for _, cell in table.iterrows()
-            if _network(cell["sampler"], params)]
+    rows = [_row(cell, plan, measured) for _, cell in table.iterrows()
+            if _network(cell["sampler"], plan)]
     found = pd.DataFrame(rows, columns=[*_AXES, *_SETTINGS, *measured, *_FORGETTING])
     found = found.sort_values(_AXES[:2] + _AXES[5:], kind="stable")
     found.to_csv(out / "training.csv", index=False, float_format="%.6g")
     if rows:
-        _plot(found, table, kernel, params, folder)
+        _plot(found, table, kernel, plan, folder)
 
 
-def _network(sampler: str, params: Params) -> str | None:
+def _network(sampler: str, plan: Plan) -> str | None:
     """Return the fine-tuned network that a sampler starts."""
-    return params.samplers[sampler].network if sampler in params.samplers else None
+    return plan.samplers[sampler].network if sampler in plan.samplers else None
 
 
-def _row(cell: pd.Series, params: Params, measured: list[str]) -> dict[str, object]:
+def _row(cell: pd.Series, plan: Plan, measured: list[str]) -> dict[str, object]:
     """Return a cell's measurements beside how its network was trained."""
-    network = _network(cell["sampler"], params)
+    network = _network(cell["sampler"], plan)
     report = read_json(PATHS.finetuned(cell["model"], cell["domain"]) / "report.json")
     trained = {row["network"]: row for row in report["networks"]}[network]
     return {**{key: cell[key] for key in ("model", "domain", "sampler", "level", *measured)},
@@ -61,7 +61,7 @@ def _row(cell: pd.Series, params: Params, measured: list[str]) -> dict[str, obje
 
 
 def _plot(
-    found: pd.DataFrame, table: pd.DataFrame, kernel: str, params: Params, folder: Path
+    found: pd.DataFrame, table: pd.DataFrame, kernel: str, plan: Plan, folder: Path
 ) -> None:
     """Plot the kernel distance over steps: a panel per domain, a curve per noise and images."""
     best = read_json(folder / "best.json")
@@ -74,7 +74,7 @@ def _plot(
             axis.errorbar(line["steps"], line[kernel], yerr=[low, high], marker="o", capsize=2,
                           ls="-" if noise == "style" else "--", label=f"{noise}, {images} images")
         here = table[(table["model"] == model) & (table["domain"] == domain)]
-        frozen = here[[_is_frozen_style(name, params) for name in here["sampler"]]]
+        frozen = here[[_is_frozen_style(name, plan) for name in here["sampler"]]]
         if f"{model}/{domain}" in best:
             chosen = best[f"{model}/{domain}"]
             axis.axhline(chosen[kernel], color="black", ls=":",
@@ -93,7 +93,7 @@ def _plot(
     plt.close(figure)
 
 
-def _is_frozen_style(name: str, params: Params) -> bool:
+def _is_frozen_style(name: str, plan: Plan) -> bool:
     """Say whether a sampler starts the frozen network from style noise."""
-    sampler = params.samplers.get(name)
+    sampler = plan.samplers.get(name)
     return sampler is not None and sampler.sampler == "style-noise" and sampler.network is None

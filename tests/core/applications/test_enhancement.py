@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from unseen_core.applications import consistency, enlarge, fidelity, preferred, shrink
+from unseen_core.basics.images import to_float
 from unseen_core.errors import UnseenError
-from unseen_core.images import to_float
 from unseen_core.judging.features import RandomProjections
 from unseen_core.sources.shapes import draw_shapes
 

@@ -12,10 +12,10 @@ from unseen_core.applications import (
     level_of,
     mean_interval,
 )
+from unseen_core.basics.rng import Streams
 from unseen_core.diffusion.oracle import GaussianEps
 from unseen_core.errors import UnseenError
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.rng import Streams
 from unseen_core.types import Pixels
 
 SHAPE, COUNT = (3, 2, 2), 800

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from unseen_core.basics.schedule import Schedule
 from unseen_core.checkpoints.architecture import Architecture
 from unseen_core.checkpoints.loading import load_checkpoint
 from unseen_core.checkpoints.network import HEADS, build_network
 from unseen_core.diffusion.denoiser import UNetEps
 from unseen_core.diffusion.transport import integrate
-from unseen_core.schedule import Schedule
 
 pytestmark = pytest.mark.data
 NETWORKS = ("ddpm", "ddpm_attn_first", "iddpm", "guided", "guided_new_order")

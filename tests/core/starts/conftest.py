@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
+from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.oracle import GaussianEps
 from unseen_core.diffusion.transport import denoise, invert
 from unseen_core.laws.blends import fit_law
 from unseen_core.laws.gaussian import Gaussian
 from unseen_core.laws.geometry import Envelope, StateJudge
 from unseen_core.laws.references import References
-from unseen_core.rng import Streams
-from unseen_core.schedule import Schedule
 from unseen_core.starts import StartContext
 
 SHAPE = (3, 2, 2)

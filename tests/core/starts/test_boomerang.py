@@ -7,12 +7,12 @@ import torch
 from closed_forms import Down, down, kappa
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
+from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.oracle import GaussianEps
 from unseen_core.errors import UnseenError
 from unseen_core.laws.gaussian import Gaussian
 from unseen_core.laws.references import References
-from unseen_core.rng import Streams
-from unseen_core.schedule import Schedule
 from unseen_core.starts import Boomerang
 
 SHAPE = (4, 1, 1)

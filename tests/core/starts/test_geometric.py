@@ -7,9 +7,9 @@ import torch
 from scipy.stats import beta, kstest
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
 from unseen_core.errors import UnseenError
 from unseen_core.laws.geometry import STATISTICS, Envelope, shell_lengths
-from unseen_core.rng import Streams
 from unseen_core.starts import Geometric, StartContext, StartStates
 from unseen_core.starts.parents import Parents, dirichlet
 

@@ -7,12 +7,12 @@ import torch
 from closed_forms import dense, down, kappa
 from torch import Tensor
 
+from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.oracle import GaussianEps
 from unseen_core.errors import UnseenError
 from unseen_core.laws.frequency import dct
 from unseen_core.laws.gaussian import Gaussian
 from unseen_core.laws.references import References
-from unseen_core.schedule import Schedule
 from unseen_core.starts import Boomerang, SignalLeak, StartContext
 from unseen_core.starts.leak import fit_leak
 

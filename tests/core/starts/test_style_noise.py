@@ -8,11 +8,11 @@ import torch
 from closed_forms import dense, down
 from torch import Tensor
 
+from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.oracle import GaussianEps
 from unseen_core.errors import UnseenError
 from unseen_core.laws.gaussian import Gaussian
 from unseen_core.laws.references import References
-from unseen_core.schedule import Schedule
 from unseen_core.starts import StyleNoise
 from unseen_core.starts.prior import style_law
 

@@ -17,11 +17,11 @@ from unseen_core.analysis.trajectory import (
     mode_groups,
     rank_correlation,
 )
+from unseen_core.basics.rng import Streams
+from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.oracle import GaussianEps, MixtureEps
 from unseen_core.errors import UnseenError
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.rng import Streams
-from unseen_core.schedule import Schedule
 
 SHAPE = (1, 2, 3)
 D = 6

@@ -20,11 +20,11 @@ from unseen_core.analysis.trajectory import (
     record_inversion,
     residuals,
 )
+from unseen_core.basics.rng import Streams
+from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.oracle import GaussianEps
 from unseen_core.errors import UnseenError
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.rng import Streams
-from unseen_core.schedule import Schedule
 
 SHAPE = (1, 3, 4)
 D = 12

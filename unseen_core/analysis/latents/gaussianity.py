@@ -8,8 +8,8 @@ from scipy import stats
 from torch import Tensor
 
 from unseen_core.analysis.latents.gram import Moments, centre, column_blocks, gram
+from unseen_core.basics.rng import Streams
 from unseen_core.errors import UnseenError
-from unseen_core.rng import Streams
 
 __all__ = ["Gaussianity", "gaussianity"]
 

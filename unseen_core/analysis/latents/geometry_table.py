@@ -5,9 +5,9 @@ import math
 from torch import Tensor
 
 from unseen_core.analysis.latents.gram import Moments, centre, gram
+from unseen_core.basics.rng import Streams
 from unseen_core.errors import UnseenError
 from unseen_core.laws.geometry import angle_degrees
-from unseen_core.rng import Streams
 
 __all__ = ["ROWS", "geometry_table", "identities"]
 

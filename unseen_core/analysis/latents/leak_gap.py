@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from unseen_core.analysis.latents.prior_gap import frequency_bands
+from unseen_core.basics.rng import Streams
+from unseen_core.basics.schedule import Schedule
 from unseen_core.errors import UnseenError
 from unseen_core.laws.fitting import Kind
 from unseen_core.laws.frequency import dct
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.rng import Streams
-from unseen_core.schedule import Schedule
 
 __all__ = ["LeakGap", "Twin", "band_variances", "leak_gap"]
 

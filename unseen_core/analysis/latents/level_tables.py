@@ -17,11 +17,11 @@ from unseen_core.analysis.latents import (
     separability,
     spread,
 )
+from unseen_core.basics.rng import Streams
 from unseen_core.diffusion.denoiser import UNetEps
 from unseen_core.laws.blends import Law
 from unseen_core.laws.geometry import Envelope, StateJudge
 from unseen_core.laws.references import References
-from unseen_core.rng import Streams
 from unseen_core.types import Level
 
 __all__ = ["level_table", "scalars_of"]

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from unseen_core.analysis.latents.gram import centre, gram
+from unseen_core.basics.rng import Streams
+from unseen_core.basics.schedule import Schedule
 from unseen_core.errors import UnseenError
 from unseen_core.laws.fitting import ledoit_wolf_weight
-from unseen_core.rng import Streams
-from unseen_core.schedule import Schedule
 
 __all__ = ["PriorGap", "frequency_bands", "prior_gap"]
 

@@ -6,9 +6,9 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from unseen_core.basics.schedule import Spacing
 from unseen_core.diffusion.transport import Method, denoise, invert
 from unseen_core.judging.metrics import psnr, relative_error
-from unseen_core.schedule import Spacing
 from unseen_core.types import Codec, EpsModel, Level
 
 __all__ = ["RoundTrip", "reconstruction"]

@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
+from unseen_core.basics.rng import Streams
 from unseen_core.judging.metrics import Interval
 from unseen_core.judging.probe import wilson
 from unseen_core.laws.geometry import STATISTICS, Envelope, StateJudge, shell_lengths
 from unseen_core.laws.references import References
-from unseen_core.rng import Streams
 
 __all__ = ["PassRates", "rejection", "spread"]
 

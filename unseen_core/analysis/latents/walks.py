@@ -8,15 +8,15 @@ from PIL import Image
 from torch import Tensor
 
 from unseen_core.analysis.latents.bandwidth import bandwidth
+from unseen_core.basics.images import sheet, to_float, to_uint8
+from unseen_core.basics.rng import Streams
 from unseen_core.diffusion.denoiser import UNetEps
 from unseen_core.diffusion.transport import Method, ancestral, denoise
-from unseen_core.images import sheet, to_float, to_uint8
 from unseen_core.judging.extractors import metric_names
 from unseen_core.judging.features import extract
 from unseen_core.judging.metrics import kernel_distance
 from unseen_core.judging.probe import Probe, wilson
 from unseen_core.laws.references import References
-from unseen_core.rng import Streams
 from unseen_core.starts.paths import path
 from unseen_core.store import TensorStore
 from unseen_core.types import Codec, FeatureExtractor

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unseen_core.basics.schedule import Schedule
 from unseen_core.errors import UnseenError
 from unseen_core.judging.metrics import Interval
 from unseen_core.laws.frequency import low_frequencies
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.schedule import Schedule
 from unseen_core.types import Level
 
 __all__ = ["CONTROLS", "Control", "Linearity", "Prediction", "best_level", "linearity",

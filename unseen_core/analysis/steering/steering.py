@@ -14,15 +14,15 @@ from unseen_core.analysis.steering.colour import (
     spread_row,
 )
 from unseen_core.analysis.steering.teleporting import Jump, jump_law
+from unseen_core.basics.images import to_float, to_uint8
+from unseen_core.basics.rng import Streams
 from unseen_core.diffusion.denoiser import UNetEps
 from unseen_core.diffusion.teleport import denoise_teleported, landing
 from unseen_core.diffusion.transport import Method, denoise
-from unseen_core.images import to_float, to_uint8
 from unseen_core.judging.features import extract
 from unseen_core.judging.metrics import kernel_distance
 from unseen_core.laws.gaussian import Gaussian
 from unseen_core.laws.references import References
-from unseen_core.rng import Streams
 from unseen_core.starts.leak import fit_leak
 from unseen_core.types import FeatureExtractor, Level
 

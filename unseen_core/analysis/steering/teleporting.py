@@ -5,8 +5,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from unseen_core.basics.images import to_uint8
 from unseen_core.errors import UnseenError
-from unseen_core.images import to_uint8
 from unseen_core.judging.features import extract
 from unseen_core.judging.metrics import frechet_distance, kernel_distance, relative_error
 from unseen_core.judging.paired import frechet_difference, kernel_difference

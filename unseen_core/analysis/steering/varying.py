@@ -10,11 +10,11 @@ from unseen_core.analysis.steering.search import search
 from unseen_core.analysis.steering.steering import Steerer
 from unseen_core.analysis.steering.variation import Axes, principal_axes, random_axes, variations
 from unseen_core.analysis.trajectory.record import record
+from unseen_core.basics.images import to_float, to_uint8
+from unseen_core.basics.rng import Streams
 from unseen_core.diffusion.transport import invert
-from unseen_core.images import to_float, to_uint8
 from unseen_core.judging.features import extract
 from unseen_core.judging.novelty import nearest
-from unseen_core.rng import Streams
 
 __all__ = ["Subject", "Varied", "subjects_of", "vary"]
 

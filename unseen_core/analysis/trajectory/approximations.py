@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from unseen_core.analysis.trajectory.record import clean_of
+from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.oracle import GaussianEps
 from unseen_core.errors import UnseenError
 from unseen_core.judging.metrics import Interval
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.schedule import Schedule
 from unseen_core.types import EpsModel, Level
 
 __all__ = ["DeltaEps", "Misfit", "best_of", "closed_forms", "explained_variance", "misfit"]

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from unseen_core.analysis.trajectory.emergence import Spectrum
+from unseen_core.basics.schedule import Schedule
 from unseen_core.errors import UnseenError
 from unseen_core.laws.references import References
-from unseen_core.schedule import Schedule
 from unseen_core.types import Level
 
 __all__ = ["Content", "Settled", "content"]

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor
 
+from unseen_core.basics.schedule import Schedule
 from unseen_core.errors import UnseenError
 from unseen_core.judging.metrics import Interval
 from unseen_core.laws.gaussian import Gaussian
-from unseen_core.schedule import Schedule
 from unseen_core.types import Level
 
 __all__ = ["Spectrum", "emergence_level", "half_levels", "level_of", "mode_groups",

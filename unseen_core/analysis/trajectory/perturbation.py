@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.transport import Method, denoise
 from unseen_core.errors import UnseenError
-from unseen_core.schedule import Schedule
 from unseen_core.types import EpsModel, Level
 
 __all__ = ["Kicked", "kick", "predicted_gain"]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.oracle import GaussianEps
 from unseen_core.diffusion.transport import Method, denoise, invert
 from unseen_core.errors import UnseenError
-from unseen_core.schedule import Schedule
 from unseen_core.types import EpsModel, Level
 
 __all__ = ["Trajectory", "clean_of", "closed_form", "record", "record_inversion"]

@@ -19,13 +19,13 @@ from unseen_core.analysis.trajectory import (
     record_inversion,
     residuals,
 )
+from unseen_core.basics.images import to_float, to_uint8
+from unseen_core.basics.rng import Streams
 from unseen_core.diffusion.batch import naming_memory
 from unseen_core.diffusion.denoiser import UNetEps
 from unseen_core.diffusion.oracle import GaussianEps
 from unseen_core.diffusion.transport import Method
-from unseen_core.images import to_float, to_uint8
 from unseen_core.judging.features import extract
-from unseen_core.rng import Streams
 from unseen_core.types import EpsModel, FeatureExtractor, Level
 
 __all__ = ["STRIP", "Runs"]

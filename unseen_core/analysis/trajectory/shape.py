@@ -7,8 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from unseen_core.basics.schedule import Schedule
 from unseen_core.errors import UnseenError
-from unseen_core.schedule import Schedule
 from unseen_core.types import Level
 
 __all__ = ["LAGS", "Residuals", "cosines", "dimension", "explained", "residuals"]

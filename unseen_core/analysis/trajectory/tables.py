@@ -20,8 +20,8 @@ from unseen_core.analysis.trajectory import (
     predicted_levels,
     rank_correlation,
 )
+from unseen_core.basics.schedule import Schedule
 from unseen_core.judging.metrics import Interval
-from unseen_core.schedule import Schedule
 
 __all__ = ["better", "dimensions", "emergence_table", "figures", "gains_table", "lags",
            "levels_table"]

@@ -1,0 +1,61 @@
+"""Stage ``fetch_model``: a checkpoint, checked, and what the pipeline knows of its training."""
+
+import shutil
+
+import torch
+
+from flows.loading.checkpoints import open_model
+from flows.loading.frozen import record_weights
+from flows.loading.source_law import write_source
+from flows.running.registry import stage
+from flows.running.run import Run
+from flows.settings.params import Params, load_params
+from flows.settings.paths import PATHS
+from unseen_core.basics.images import with_channels
+from unseen_core.checkpoints.loading import save_checkpoint
+from unseen_core.errors import UnseenError
+from unseen_core.store import read_pictures, write_pictures
+
+__all__ = ["fetch_model"]
+
+
+@stage("fetch_model")
+def fetch_model(run: Run, *, model: str) -> dict[str, object]:
+    """Check a checkpoint's hash and shape; store it, and images and law of what it has seen.
+
+    Raises:
+        UnseenError: If the checkpoint is unusable, or the domain it has seen was not fetched.
+    """
+    params = load_params()
+    return run.map(lambda name: _fetch(params, name), [model], name=str)[0]
+
+
+def _fetch(params: Params, model: str) -> dict[str, object]:
+    """Bring one checkpoint; see `fetch_model`."""
+    section = params.model(model)
+    checkpoint, found = open_model(model, section, size=params.images.size)
+    channels, height, width = checkpoint.shape
+    if channels not in (1, 3):
+        raise UnseenError(f"models.{model} works on images of {channels} channels; give a network "
+                          "of 3, or of 1 for grey")
+    if (height, width) != (params.images.size, params.images.size):
+        raise UnseenError(f"models.{model} works on {channels} x {height} x {width} images; set "
+                          f"images.size to {height}")
+    for level in params.levels:
+        checkpoint.schedule.check_level(level, "levels:")
+    seen = PATHS.domain(section.seen) / "fit.parquet"
+    if not seen.is_file():
+        raise UnseenError(f"{seen}: no such file; run `python -m flows fetch --domain "
+                          f"{section.seen}` first")
+    out = PATHS.model(model)
+    shutil.rmtree(out, ignore_errors=True)
+    save_checkpoint(checkpoint, out)
+    record_weights(out)
+    images, frame = read_pictures(seen)
+    if images.shape[1] == channels:
+        shutil.copyfile(seen, out / "seen.parquet")
+    else:
+        write_pictures(out / "seen.parquet", with_channels(images, channels), frame)
+    torch.set_num_threads(params.compute.threads)
+    return {"model": model, "sha256": found,
+            "law of": write_source(PATHS.law(model), seen.parent, channels)}

@@ -1,0 +1,1 @@
+"""What everything rests on: images, random numbers, the noise schedule, the device."""
