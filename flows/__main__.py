@@ -12,7 +12,9 @@ from unseen_core.errors import UnseenError
 
 __all__ = ["main"]
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False,
+_Misuse = typer.BadParameter.__bases__[0]  # the UsageError of the click inside typer
+
+app = typer.Typer(pretty_exceptions_enable=False,
                   help="New images of a domain that a frozen diffusion model has never seen.")
 
 
@@ -74,17 +76,23 @@ def check() -> None:
 def convert(
     file: Annotated[Path, typer.Argument(help="A checkpoint as it was published.")],
     out: Annotated[Path, typer.Argument(help="The folder to be written.")],
-    preset: Annotated[str | None, typer.Option(help="What is published of it.")] = None,
-    size: Annotated[int | None, typer.Option(help="Side of its images.")] = None,
-    num_heads: Annotated[int | None, typer.Option(help="Heads of an attention.")] = None,
-    num_head_channels: Annotated[int | None, typer.Option(help="Or channels of a head.")] = None,
-    use_new_attention_order: Annotated[bool | None, typer.Option(help="As in training.")] = None,
-    noise_schedule: Annotated[str | None, typer.Option(help="linear or cosine")] = None,
+    preset: Annotated[str | None, typer.Option(
+        help="What the file does not say, by a known name: afhqdog-p2, iddpm-cifar10 ...")] = None,
+    size: Annotated[int | None, typer.Option(help="Side of its images, in pixels.")] = None,
+    num_heads: Annotated[int | None, typer.Option(help="Number of attention heads.")] = None,
+    num_head_channels: Annotated[int | None, typer.Option(
+        help="Channels of a head, in place of --num-heads.")] = None,
+    use_new_attention_order: Annotated[bool | None, typer.Option(
+        help="As the training command had it.")] = None,
+    noise_schedule: Annotated[str | None, typer.Option(
+        help="Noise schedule: linear or cosine.")] = None,
     diffusion_steps: Annotated[int | None, typer.Option(help="Number of timesteps.")] = None,
-    rescale_timesteps: Annotated[bool | None, typer.Option(help="As in training.")] = None,
+    rescale_timesteps: Annotated[bool | None, typer.Option(
+        help="As the training command had it.")] = None,
     beta_start: Annotated[float | None, typer.Option(help="First of linear betas.")] = None,
     beta_end: Annotated[float | None, typer.Option(help="Last of linear betas.")] = None,
-    sha256: Annotated[str | None, typer.Option(help="Of the file, to be compared.")] = None,
+    sha256: Annotated[str | None, typer.Option(
+        help="SHA-256 that the file must have.")] = None,
 ) -> None:
     """Write a checkpoint of DDPM, improved- or guided-diffusion as a diffusers folder."""
     from flows.loading.checkpoints import convert as write
@@ -151,11 +159,16 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     for noisy in ("httpx", "httpx2", "alembic", "mlflow", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    called = "unseen" if Path(sys.argv[0]).name == "unseen" else "python -m flows"
     try:
-        app()
+        sys.exit(app(sys.argv[1:] or ["--help"], called, standalone_mode=False) or 0)
     except UnseenError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        message = str(error)
+    except _Misuse as error:
+        place = error.ctx.command_path if error.ctx else called
+        message = f"{error.format_message().rstrip('.')}; see `{place} --help`"
+    typer.echo(f"error: {message.replace('python -m flows', called)}", err=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

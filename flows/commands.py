@@ -165,15 +165,17 @@ def generate(
         help="A model of params.yaml, or the path of a checkpoint; by default the first "
              "model.")] = None,
     pipeline: Pipeline = None,
-    prompt: Annotated[str, typer.Option(help="What the pipeline is to show.")] = "",
-    negative: Annotated[str, typer.Option(help="And what not, under guidance.")] = "",
+    prompt: Prompt = "",
+    negative: Annotated[str, typer.Option(
+        help="What they are not to show; needs --guidance above 1.")] = "",
     guidance: Guidance = 1.0,
-    count: Annotated[int, typer.Option(help="Images.")] = 16,
+    count: Annotated[int, typer.Option(help="Number of new images.")] = 16,
     steps: Annotated[int | None, typer.Option(
         min=1, help="Network calls an image; by default those of params.yaml.")] = None,
     method: Annotated[str | None, typer.Option(
-        help="Solver; by default that of params.yaml, and ddim under guidance.")] = None,
-    seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
+        help="Solver: dpm3m, dpm2m, ab2 or ddim; by default that of params.yaml, and ddim "
+             "with --guidance above 1.")] = None,
+    seed: Seed = 0,
 ) -> None:
     """Make new images of the domain of a folder of examples, with the model frozen."""
     from flows.dispatch import run_stage
@@ -214,13 +216,15 @@ def finetune_pipeline(
     images: Images,
     out: Out,
     pipeline: Annotated[Path, typer.Option(
-        help="A Stable Diffusion folder; stays as it is.")],
-    prompt: Annotated[str, typer.Option(help="What the images show.")] = "",
-    noise: Annotated[str, typer.Option(help="style or white")] = "style",
+        help="A Stable Diffusion folder; it is not changed.")],
+    prompt: Prompt = "",
+    noise: Annotated[str, typer.Option(
+        help="Noise to train from: style (Diffusion in Style) or white.")] = "style",
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 500,
     batch: Annotated[int, typer.Option(help="Images per step.")] = 4,
-    learning_rate: Annotated[float, typer.Option(callback=finite, help="Of AdamW.")] = 1e-5,
-    seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
+    learning_rate: Annotated[float, typer.Option(
+        callback=finite, help="Learning rate of AdamW.")] = 1e-5,
+    seed: Seed = 0,
 ) -> None:
     """Train a copy of a latent diffusion model on a folder of images."""
     from flows.dispatch import run_stage

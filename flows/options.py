@@ -21,16 +21,19 @@ def finite(option: typer.CallbackParam, value: float) -> float:
 
 
 Images = Annotated[Path, typer.Argument(help="Folder or zip of images.")]
-Out = Annotated[Path, typer.Argument(help="The folder to be made.")]
-OneModel = Annotated[str | None, typer.Option(help="A fetched model; by default the first.")]
+Out = Annotated[Path, typer.Argument(help="The folder to write.")]
+OneModel = Annotated[str | None, typer.Option(
+    help="A model of params.yaml that was fetched; by default the first.")]
 Fraction = Annotated[float, typer.Option(
     callback=finite, help="How far images are noised, from 0 (not at all) to 1 (wholly).")]
-NumberOfCopies = Annotated[int, typer.Option(min=1, help="Outputs of each image.")]
-Eta = Annotated[float, typer.Option(min=0, max=1, help="Share of fresh noise on the way down.")]
-Steps = Annotated[int, typer.Option(min=2, help="Network calls from noise down.")]
-Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
+NumberOfCopies = Annotated[int, typer.Option(min=1, help="New images made of each image.")]
+Eta = Annotated[float, typer.Option(
+    min=0, max=1, help="Fresh noise while denoising: 0 none (DDIM), 1 all (DDPM).")]
+Steps = Annotated[int, typer.Option(
+    min=2, help="Network calls from pure noise to an image; part of the way takes a part.")]
+Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
 Pipeline = Annotated[Path | None, typer.Option(
-    help="Or a Stable Diffusion folder, as diffusers saves it.")]
-Prompt = Annotated[str, typer.Option(help="What the pipeline's images show.")]
+    help="A Stable Diffusion folder, as diffusers saves it, in place of a model.")]
+Prompt = Annotated[str, typer.Option(help="What the images show, in words, for --pipeline.")]
 Guidance = Annotated[float, typer.Option(
     callback=finite, help="Classifier-free guidance; 1 is none.")]

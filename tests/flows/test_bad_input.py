@@ -190,3 +190,23 @@ def test_a_real_process_says_the_same(workspace):
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith(f"error: params.yaml: domains.{DOMAIN}.fit")
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["generate"], "Missing argument 'images'; see `python -m flows generate --help`"),
+    (["anonymise", "a", "b", "--copies", "0"], "'--copies': Input should be greater than or equal"),
+    (["generat"], "No such command 'generat'. Did you mean 'generate'"),
+    (["fit", "--model", MODEL], "Missing option '--domain'"),
+    (["sample", "--colour", "red"], "No such option: --colour"),
+])
+def test_a_wrong_command_line_is_one_line(words, said, refused):
+    assert said in refused(*words)
+
+
+def test_a_line_names_the_command_as_it_was_called(workspace, monkeypatch, capsys):
+    from flows.__main__ import main
+
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/unseen", "fetch-model", "--model", MODEL])
+    with pytest.raises(SystemExit):
+        main()
+    assert f"run `unseen fetch --domain {SEEN}` first" in capsys.readouterr().err

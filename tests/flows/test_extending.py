@@ -25,8 +25,8 @@ BLOCK = re.compile(r"^```(?:python|yaml)\n# ([^\n]+)\n(.*?)^```$", re.DOTALL | r
 NEW, BELOW = re.compile(r"new file (\S+)"), re.compile(r'(\S+), after "(.+)"')
 HERE = f"--model {MODEL} --domain {DOMAIN}"
 STAGES = ("sample", "denoise", "select", "evaluate", "palette")
-COMMANDS = ["deps", "check", "fetch --domain stripes", "plan", *(f"{stage} {HERE}" for stage in STAGES),
-            "compare", "findings"]
+COMMANDS = ["deps", "check", "fetch --domain stripes", "plan",
+            *(f"{stage} {HERE}" for stage in STAGES), "compare", "findings"]
 DRIVER = """
 import sys
 from flows.__main__ import app
