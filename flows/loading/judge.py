@@ -9,7 +9,7 @@ from flows.settings.params import Params
 from flows.settings.sections import Extractor
 from unseen_core.errors import UnseenError
 from unseen_core.judging.extractors import load_extractor
-from unseen_core.judging.features import overlap
+from unseen_core.judging.features import Features32, overlap
 from unseen_core.judging.judges import Space
 from unseen_core.types import FeatureExtractor
 
@@ -38,7 +38,7 @@ def load_spaces(
     for name, section in sections.items():
         weights = Path(section.weights) if section.weights else None
         extractor = load_extractor(name, weights, section.sha256, device)
-        if weights is not None and weights.is_dir() and overlap(weights, held_out):
+        if isinstance(extractor, Features32) and weights and overlap(weights, held_out):
             raise UnseenError(f"{weights} was trained on held-out images of {domain}; restore the "
                               "seed it was trained with, or run `python -m flows pretrain`")
         spaces.append(Space.of(extractor, fit, held_out))

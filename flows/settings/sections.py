@@ -211,6 +211,7 @@ class PretrainDenoiser(Section):
     warmup: Count
     ema: Annotated[float, Field(gt=0, lt=1)]
     channels: list[Count] = Field(min_length=2)
+    start: str | None
     seed: int
 
 

@@ -16,10 +16,11 @@ from flows.settings.params import Params, load_params
 from flows.settings.paths import PATHS
 from unseen_core.basics.device import pick_device
 from unseen_core.basics.images import png_bytes, sheet, to_uint8
+from unseen_core.checkpoints.network import load_network
 from unseen_core.errors import UnseenError
 from unseen_core.sources import SourceConfig, load, split
 from unseen_core.sources.shapes import draw_shapes
-from unseen_core.store import file_hash, read_pictures, write_bytes, write_json
+from unseen_core.store import file_hash, read_json, read_pictures, write_bytes, write_json
 from unseen_core.training.denoiser import DenoiserConfig, train_denoiser
 from unseen_core.training.extractor import ExtractorConfig, train_extractor
 from unseen_core.training.extractor_card import accuracy, save_extractor
@@ -93,7 +94,15 @@ def _train_network(
 ) -> dict[str, object]:
     """Train a U-Net, save it with its card, draw its own samples."""
     section = params.pretrain.denoiser
-    config = DenoiserConfig(**{**section.model_dump(), "channels": tuple(section.channels)})
+    config = DenoiserConfig(**{**section.model_dump(exclude={"start"}),
+                               "channels": tuple(section.channels)})
+    start = load_network(Path(section.start)) if section.start else None
+    before = {"steps before": 0, "begun from": "random weights"}
+    if section.start:
+        known = read_json(Path(section.start) / "card.json")
+        before = {"steps before": known["training"]["steps"] + known.get("steps before", 0),
+                  "begun from": known["sha256"]}
+        name += f"-{known['sha256'][:8]}"
     device = pick_device(params.compute.device)
 
     def observe(step: int, loss: float) -> None:
@@ -101,10 +110,11 @@ def _train_network(
             run.log.info("%s: step %d of %d, loss %.4f", name, step, config.steps, loss)
 
     network, scheduler, loss = train_denoiser(
-        images, config, scratch=PATHS.work / "pretrain" / f"{name}.pt", device=device,
-        observe=observe)
+        images, config, scratch=PATHS.work / "pretrain" / f"{name}.pt", start=start,
+        device=device, observe=observe)
     with tempfile.TemporaryDirectory() as folder:
-        DDPMPipeline(network.cpu(), scheduler).save_pretrained(folder)
+        # In half precision a network of 6 million weights still fits into a git repository.
+        DDPMPipeline(network.cpu().half(), scheduler).save_pretrained(folder)
         for file in ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json",
                      "unet/diffusion_pytorch_model.safetensors"):
             (out / file).parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +124,7 @@ def _train_network(
     write_bytes(out / "samples.png", png_bytes(sheet(_samples(out, device), columns=8, scale=3)))
     _write_card(out, f"{out.name}: {title}", {
         "data": data,
-        "training": asdict(config), "loss": loss, "sha256": weights,
+        "training": asdict(config), **before, "loss": loss, "sha256": weights,
         "parameters": sum(p.numel() for p in network.parameters()),
         "schedule": "linear beta 1e-4 to 0.02, T = 1000; the network predicts v",
     }, f"""![64 samples](samples.png)

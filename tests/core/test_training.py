@@ -124,6 +124,16 @@ def test_the_loss_falls_and_the_average_lags_behind(tmp_path: Path) -> None:
     assert len(moved) == len(raw) == len(start)  # every parameter trains, every average lags
 
 
+def test_a_training_goes_on_from_the_weights_of_another(tmp_path: Path) -> None:
+    first = train_denoiser(images, TINY, scratch=tmp_path / "a.pt")[0]
+    idle = replace(TINY, steps=1, learning_rate=1e-12)
+    kept = train(tmp_path / "b.pt", idle, start=first)
+    assert all(torch.allclose(x, kept[name], atol=1e-6) for name, x in first.state_dict().items())
+    other = build_network(replace(TINY, channels=(32, 32)), 8)
+    with pytest.raises(UnseenError, match="other channels"):
+        train(tmp_path / "c.pt", start=other)
+
+
 def test_another_configuration_s_scratch_is_refused(tmp_path: Path) -> None:
     train(tmp_path / "a.pt", replace(TINY, steps=1))
     before = (tmp_path / "a.pt").read_bytes()

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 __all__ = ["EXTRACTORS"]
 
 EXTRACTORS: Mapping[str, str] = {
+    "features_imagenet": "imagenet:FeaturesImagenet",
     "features32": "features:Features32",
     "pixels": "features:Pixels",
     "projections": "features:RandomProjections",

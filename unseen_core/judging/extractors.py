@@ -42,9 +42,9 @@ def load_extractor(
 
     Args:
         name: One of ``EXTRACTORS``.
-        weights: Folder of ``features32``, TorchScript file of ``inception`` (which clean-fid
-            wants to be called inception-2015-12-05.pt), state dict of ``squeezenet``; the
-            others take none.
+        weights: Folder of ``features_imagenet`` or ``features32``, TorchScript file of
+            ``inception`` (which clean-fid wants to be called inception-2015-12-05.pt), state
+            dict of ``squeezenet``; the others take none.
         sha256: Hash of the weights file (of ``model.safetensors`` for ``features32``), checked
             before the file is opened. ``features32`` goes without; ``inception`` and
             ``squeezenet`` insist on it.

@@ -58,6 +58,7 @@ def train_denoiser(
     config: DenoiserConfig,
     *,
     scratch: Path,
+    start: nn.Module | None = None,
     device: str = "cpu",
     observe: Callable[[int, float], None] | None = None,
 ) -> tuple[UNet2DModel, DDPMScheduler, float]:
@@ -68,6 +69,8 @@ def train_denoiser(
             same n >= batch for every epoch.
         scratch: File where the state is saved every 250 steps; an interrupted training goes on
             from it. It is removed by nobody: delete it to start again.
+        start: A network of this architecture whose weights the training begins with, as an
+            earlier training left them; None: random ones.
         observe: Called with (step, smoothed loss) after each step.
 
     Returns:
@@ -75,8 +78,8 @@ def train_denoiser(
         v prediction) and the smoothed loss of the last step.
 
     Raises:
-        UnseenError: If ``scratch`` is damaged or belongs to another configuration, or the loss is
-            not finite.
+        UnseenError: If ``scratch`` is damaged or belongs to another configuration, ``start`` is
+            of another architecture, or the loss is not finite.
     """
     torch.manual_seed(config.seed)
     scheduler = DDPMScheduler(prediction_type="v_prediction")
@@ -87,6 +90,12 @@ def train_denoiser(
     layout = torch.contiguous_format if device == "cpu" else torch.channels_last
     network = build_network(config, size).to(device, memory_format=layout)
     average = build_network(config, size).to(device)
+    if start is not None:
+        try:
+            network.load_state_dict(start.state_dict())
+        except RuntimeError as error:
+            raise UnseenError("pretrain.denoiser.start: a network of other channels; give "
+                              "pretrain.denoiser.channels its own, or start: null") from error
     average.load_state_dict(network.state_dict())
     optimiser = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=0.0)
     mark = hashlib.sha256(repr(sorted(asdict(config).items())).encode()).hexdigest()
