@@ -44,19 +44,27 @@ class Server:
     def __init__(self, api):
         self.api = api
 
+    def ask(self, method, place, content=None):
+        until = time.monotonic() + PATIENCE
+        while True:
+            answer = requests.request(method, f"{self.api}/{place}", json=content, timeout=PATIENCE)
+            # A busy server says "Service Unavailable", and wants to be asked again.
+            if answer.status_code != 503 or time.monotonic() > until:
+                assert answer.ok, answer.text
+                return answer.json()
+            time.sleep(0.5)
+
     def find(self, kind, **filters):
-        return requests.post(f"{self.api}/{kind}/filter", json=filters, timeout=PATIENCE).json()
+        return self.ask("POST", f"{kind}/filter", filters)
 
     def trigger(self, deployment):
-        made = requests.post(f"{self.api}/deployments/{deployment['id']}/create_flow_run",
-                             json={"state": {"type": "SCHEDULED"}}, timeout=PATIENCE)
-        assert made.ok, made.text
-        return made.json()["id"]
+        return self.ask("POST", f"deployments/{deployment['id']}/create_flow_run",
+                        {"state": {"type": "SCHEDULED"}})["id"]
 
     def await_state(self, run, *wanted):
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
-            state = requests.get(f"{self.api}/flow_runs/{run}", timeout=PATIENCE).json()["state"]
+            state = self.ask("GET", f"flow_runs/{run}")["state"]
             if state["type"] in wanted:
                 return state
             assert state["type"] not in ("FAILED", "CRASHED"), state

@@ -74,7 +74,9 @@ def test_only_what_a_sampler_decides_ran_again(swept):
         *(f"{name}@{MODEL}-{domain}" for name in RERUN for domain in (DOMAIN, OTHER)
           for _ in LEVELS), *["compare"] * 4,
         # Once for each choice of domains: the second level finds them in DVC's run cache.
-        *[f"steer@{MODEL}", f"trajectory@{MODEL}"] * 2])
+        *[f"steer@{MODEL}", f"trajectory@{MODEL}"] * 2,
+        # And once for each level: a domain changes nothing of the plan.
+        *["plan"] * 2])
 
 
 def test_experiments_are_recorded_in_the_store_of_the_main_repository(inside):

@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from workspace import DOMAIN, MODEL, change
+from workspace import DOMAIN, MODEL, change, run_stages
 
-from flows.dispatch import run_stage
 from flows.loading.source_law import load_source, write_source
 from unseen_core.basics.images import to_float
 from unseen_core.basics.schedule import load_schedule
@@ -69,8 +68,7 @@ def test_related_samplers_are_drawn_and_denoised(done: Path) -> None:
         "style": {"sampler": "style-noise", "levels": [200]},
         "pixel-leak": {"sampler": "signal-leak", "space": "pixels"}}
     change(done, "samplers", to=samplers)
-    for name in ("sample", "denoise"):
-        run_stage(name, {"model": MODEL, "domain": DOMAIN})
+    run_stages(["sample", "denoise"])
     starts = done / "data/starts" / MODEL / DOMAIN
     images, frame = read_pictures(done / "data/source/domains" / DOMAIN / "fit.parquet")
     made = {row["cell"]: row for row in read_json(starts / "report.json")["cells"]}
@@ -89,5 +87,5 @@ def test_related_samplers_are_drawn_and_denoised(done: Path) -> None:
 def test_a_law_that_is_not_there_is_named(done: Path) -> None:
     assert load_source(MODEL).mean.shape == (768,)
     (done / "data/source/models" / MODEL / "law.safetensors").unlink()
-    with pytest.raises(UnseenError, match=rf"no such file; run `.*fetch --model {MODEL}`"):
+    with pytest.raises(UnseenError, match=rf"no such file; run `.*fetch-model --model {MODEL}`"):
         load_source(MODEL)

@@ -64,7 +64,7 @@ class Evidence:
     @cached_property
     def built(self) -> dict[str, StartSampler]:
         """Every sampler of the parameters."""
-        return Plan.of(self.params).built
+        return Plan(self.params.samplers, ()).built
 
     @cached_property
     def cases(self) -> dict[str, pd.DataFrame]:
