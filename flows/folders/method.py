@@ -24,7 +24,7 @@ from unseen_core.diffusion.transport import Method, ancestral, denoise, invert
 from unseen_core.errors import UnseenError
 from unseen_core.judging.features import extract
 from unseen_core.judging.novelty import nearest
-from unseen_core.judging.selection import Candidate, choose
+from unseen_core.judging.selection import COPY, Candidate, choose
 from unseen_core.laws.blends import fit_law
 from unseen_core.laws.geometry import Envelope, StateJudge
 from unseen_core.laws.references import References
@@ -37,7 +37,6 @@ __all__ = ["FEWEST", "Chosen", "UnseenMethod"]
 
 FEWEST = 8
 """Images: below, a blend's parents are most of what it is compared with."""
-_COPY = 0.01  # share of the given images that lie nearer to another than a near copy does
 
 
 @dataclass(frozen=True)
@@ -185,7 +184,7 @@ class UnseenMethod:
         images are to their nearest other.
         """
         distance, rows = nearest(extract(self.extractor, images), self.features)
-        limit = self.apart.quantile(_COPY).item()
+        limit = self.apart.quantile(COPY).item()
         figures = {"novelty": (distance.quantile(0.5) / self.apart.quantile(0.5)).item(),
                    "near_copies": (distance < limit).double().mean().item(),
                    "near_copy_distance": limit}

@@ -26,8 +26,8 @@ from unseen_core.types import FeatureExtractor
 
 __all__ = ["select"]
 
-_COLUMNS = ["level", "sampler", "criterion", "low", "high", "novelty", "diversity", "admissible",
-            "frontier", "share", "calls", "chosen"]
+_COLUMNS = ["level", "sampler", "criterion", "low", "high", "novelty", "diversity", "copies",
+            "admissible", "frontier", "share", "calls", "chosen"]
 
 
 @stage("select")
@@ -39,7 +39,8 @@ def select(run: Run, *, model: str, domain: str) -> dict[str, object]:
     ``flows.settings.plan.Plan.candidates`` says which cells may be compared so. The first of
     ``evaluate.extractors`` judges.
 
-    Without a candidate, or without one that reaches ``select.novelty`` and ``select.diversity``,
+    Without a candidate, or without one that reaches ``select.novelty`` and ``select.diversity``
+    and does not copy,
     ``chosen`` is null and a warning is logged.
 
     Raises:
@@ -111,5 +112,5 @@ def _summary(choice: Choice, table: pd.DataFrame) -> dict[str, object]:
              "admissible": int(table["admissible"].sum())}
     if choice.chosen is not None:
         row = table[table["chosen"]].iloc[0].to_dict()
-        found["chosen"] = {key: row[key] for key in _COLUMNS[:7]} | {"cell": choice.chosen}
+        found["chosen"] = {key: row[key] for key in _COLUMNS[:8]} | {"cell": choice.chosen}
     return found

@@ -56,6 +56,22 @@ def test_fresh_draws_win() -> None:
     assert dataclasses.replace(alone, share=0.0, frontier=False) == found.scores[0]
 
 
+def test_a_cell_that_copies_more_than_chance_is_not_chosen() -> None:
+    """One image in seven is a near copy: the median, novelty, does not see it."""
+    fit = normal(N, 0)
+    some = normal(N, 1)
+    some[: N // 7] = fit[: N // 7] + 0.01 * normal(N // 7, 2)
+    cells = [cell("some copies", some), cell("worse", normal(N, 3) * 1.1)]
+    found = choose(cells, fit)
+    table = found.table().set_index("name")
+    assert table.loc["some copies", "copies"] == pytest.approx((N // 7) / N, abs=0.02)
+    assert table.loc["some copies", "novelty"] > 0.9 and not table.loc["some copies", "admissible"]
+    assert found.chosen == "worse" and found.confidence == 1
+    assert table.loc["worse", "copies"] < 0.03
+    alone = choose(cells[:1], fit)
+    assert alone.chosen is None and "14% near copies" in alone.reason
+
+
 def test_without_parents_it_is_the_kernel_distance() -> None:
     fit, x = normal(60, 0), normal(80, 1) * 1.3
     found = choose([cell("x", x)], fit, draws=2000).scores[0]
@@ -140,7 +156,8 @@ def test_copies_gain_by_forgotten_parents_only() -> None:
     scores = {score.name: score for score in found.scores}
     assert scores["forgotten"].criterion < scores["recorded"].criterion - 0.1
     assert scores["forgotten"].criterion < min(0, scores["new"].criterion)
-    assert scores["forgotten"].share > 0.7  # what leaving parents out guards against
+    # What leaving parents out guards against, where no image is seen to be a copy.
+    assert not scores["forgotten"].admissible and scores["forgotten"].copies == 1
     assert choose(cells, fit).chosen == "new"
 
 

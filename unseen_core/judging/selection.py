@@ -6,13 +6,17 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import fisher_exact
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
 from unseen_core.judging.metrics import check_features, cubic_kernel
 from unseen_core.judging.novelty import nearest
 
-__all__ = ["Candidate", "Choice", "Score", "choose"]
+__all__ = ["COPY", "Candidate", "Choice", "Score", "choose"]
+
+COPY = 0.01
+"""Share of new real images that lie as near to a fit image as a near copy does."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +50,10 @@ class Score:
         novelty: Median Euclidean distance to the nearest fit image, over that of a fit image
             to its nearest other.
         diversity: Mean pairwise distance, over that of fit images.
-        admissible: Whether novelty and diversity reach their thresholds.
+        copies: Share of images nearer to a fit image than all but 1 % of the fit images are to
+            their nearest other.
+        admissible: Whether novelty and diversity reach their thresholds, and copies are no more
+            than chance makes them.
         frontier: Whether no cell is as good in criterion and novelty, and better in one.
         share: Share of bootstrap draws in which this cell is the best admissible one.
     """
@@ -59,6 +66,7 @@ class Score:
     high: float
     novelty: float
     diversity: float
+    copies: float
     admissible: bool
     frontier: bool
     share: float
@@ -123,6 +131,10 @@ def choose(
     in ``kernel_distance``, so that the mean of the draws is the value. Novelty and diversity are
     resampled along; distances stay those to all fit images.
 
+    Copies are counted on the fit images' own scale, by the 1 % quantile of the distances from
+    each to its nearest other. A cell of which more images lie below it than of the fit images, by
+    more than chance (Fisher's exact test, one-sided, 2.5 %), is not admissible.
+
     The rule: of the admissible cells the one of least criterion, then of fewest calls. Taking the
     newest cell within one standard error of the best was tried. Cells share fit images, so the
     criterion orders them far better than its standard error says; on two of four domains that
@@ -154,10 +166,13 @@ def choose(
         raise UnseenError("fit images: at least half have an exact duplicate; remove duplicates "
                           "and split the domain again")
     measured = [_measure(cell, x, likeness, fit, draws, seed) for cell in candidates]
-    values = np.stack([value.numpy() for value, _ in measured])  # (cells, 3)
-    drawn = np.stack([draw.numpy() for _, draw in measured])  # (cells, 3, draws)
-    able = (values[:, 1] >= novelty) & (values[:, 2] >= diversity)
-    free = (drawn[:, 1] >= novelty) & (drawn[:, 2] >= diversity)
+    values = np.stack([value.numpy() for value, *_ in measured])  # (cells, 3)
+    drawn = np.stack([draw.numpy() for _, draw, _ in measured])  # (cells, 3, draws)
+    limit = apart.quantile(COPY)
+    copies = [(near <= limit).double().mean().item() for *_, near in measured]
+    own = np.array([_by_chance(near <= limit, apart <= limit) for *_, near in measured])
+    able = (values[:, 1] >= novelty) & (values[:, 2] >= diversity) & own
+    free = (drawn[:, 1] >= novelty) & (drawn[:, 2] >= diversity) & own[:, None]
     contest = np.where(free, drawn[:, 0], np.inf)
     wins = (contest == contest.min(0)) & free
     # Cells that tie share a draw; a draw without an admissible cell is nobody's.
@@ -166,15 +181,17 @@ def choose(
     loss = values[:, :2] * [1, -1]
     as_good, better = loss <= loss[:, None], loss < loss[:, None]  # (cells, rivals, 2)
     beaten = (as_good.all(2) & better.any(2)).any(1)
-    columns = np.column_stack([values[:, 0], low, high, values[:, 1:]]).tolist()
+    columns = np.column_stack([values[:, 0], low, high, values[:, 1:],
+                               copies]).tolist()
     scores = tuple(
         Score(cell.name, cell.level, cell.calls, *columns[i], bool(able[i]),
               not beaten[i], float(share[i])) for i, cell in enumerate(candidates))
     if not able.any():
         newest = max(scores, key=lambda score: score.novelty)
         return Choice(None, 0.0, f"no cell has novelty >= {novelty:g} and diversity >= "
-                      f"{diversity:g}; the newest, {newest.name}, has {newest.novelty:.3g} and "
-                      f"{newest.diversity:.3g}; use other samplers or lower thresholds", scores)
+                      f"{diversity:g} without copying; the newest, {newest.name}, has "
+                      f"{newest.novelty:.3g} and {newest.diversity:.3g}, and {newest.copies:.0%} "
+                      "near copies; use other samplers or lower thresholds", scores)
     best = min(np.flatnonzero(able), key=lambda i: (scores[i].criterion, scores[i].calls))
     error = (drawn[:, 0] - drawn[best, 0]).std(1, ddof=1)
     close = (able & (values[:, 0] <= values[best, 0] + error)).sum() - 1
@@ -213,20 +230,27 @@ class _Part:
 
 def _measure(
     cell: Candidate, features: Tensor, likeness: Tensor, fit: _Part, draws: int, seed: int
-) -> tuple[Tensor, Tensor]:
-    """Return a cell's criterion, novelty and diversity (3,), and their draws (3, draws)."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a cell's criterion, novelty and diversity (3,), their draws (3, draws), distances."""
     check_features({"fit images": features, f"candidate {cell.name}": cell.generated_features})
     x = cell.generated_features.double()
     weight, typical = _strangers(cell, len(x), len(features)), likeness.mean()
     across = cubic_kernel(x, features)
     own = (weight * across).sum(1)
     across = weight * (across - own[:, None] - likeness + typical) / len(x)
-    part = _Part.of(x, own, typical, nearest(x, features)[0], draws, [seed, 1, len(x)])
+    near = nearest(x, features)[0]
+    part = _Part.of(x, own, typical, near, draws, [seed, 1, len(x)])
     cross = ((part.counts @ across) * fit.counts).sum(1)
     value, drawn = part.values / fit.values, part.drawn / fit.drawn
     value[0] = part.values[0] + fit.values[0] - 2 * across.sum()
     drawn[0] = part.drawn[0] + fit.drawn[0] - 2 * cross
-    return value, drawn
+    return value, drawn, near
+
+
+def _by_chance(near: Tensor, apart: Tensor) -> bool:
+    """Say whether the share of near copies may well be that among the fit images, bool each."""
+    table = [[int(rows.sum()), int((~rows).sum())] for rows in (near, apart)]
+    return float(fisher_exact(table, "greater").pvalue) >= 0.025
 
 
 def _strangers(cell: Candidate, n: int, total: int) -> Tensor:
