@@ -154,8 +154,9 @@ def page(found: Mapping[str, Mapping[str, Mapping[str, Mapping[str, object]]]]) 
             lines.append(f"| {domain} | {kind} | {' | '.join(cells)} |")
     whole = len(found) * len(DAMAGE)
     summary = "\n".join(
-        f"* `{name}` ranks {ranked[name]} of {whole} by strength; it is blind to "
-        f"{', '.join(blind[name]) or 'none'}." for name in JUDGES)
+        f"* `{name}` ranks {ranked[name]} of {whole} by strength, and is blind to "
+        + (f"{len(blind[name])}" if len(blind[name]) > 3 else ", ".join(blind[name]) or "none")
+        + "." for name in JUDGES)
     return _PAGE.format(summary=summary, table="\n".join(lines))
 
 

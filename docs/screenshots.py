@@ -26,7 +26,7 @@ from unseen_core.errors import UnseenError
 
 __all__ = ["main"]
 
-METRIC = "kd_features32/geometric"
+METRIC = "kd_features_imagenet/geometric"
 WIDTH, HEIGHT = 1400, 820
 ASSISTANT = 475  # pixels of a panel that MLflow opens at the right on a first visit
 LOAD_MS = 60_000  # of a page's own time, which Chromium lets pass quickly

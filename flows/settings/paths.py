@@ -27,7 +27,7 @@ class Paths:
         return Path(os.environ.get("DVC_ROOT") or self.root) / ".work"
 
     def embedded(self, name: str) -> Path:
-        """What the repository ships: ``shapes32``, ``features32``."""
+        """What the repository ships: networks and judges, such as ``shapes32``."""
         return self._data("embedded", name)
 
     def download(self, name: str) -> Path:
