@@ -8,14 +8,15 @@ from unseen_core.starts.bands import Bands
 from unseen_core.starts.baseline import Noise, Reconstruction
 from unseen_core.starts.geometric import Geometric
 from unseen_core.starts.leak import Boomerang, SignalLeak
+from unseen_core.starts.local import LocalScore
 from unseen_core.starts.prior import Prior, StyleNoise
 from unseen_core.starts.protocol import StartContext, StartSampler, StartStates
 from unseen_core.starts.slerp import Slerp, slerp
 from unseen_core.starts.teleport import Teleport
 
-__all__ = ["STARTS", "Bands", "Boomerang", "Geometric", "Noise", "Prior", "Reconstruction",
-           "SignalLeak", "Slerp", "StartContext", "StartSampler", "StartStates", "StyleNoise",
-           "Teleport", "build_sampler", "slerp"]
+__all__ = ["STARTS", "Bands", "Boomerang", "Geometric", "LocalScore", "Noise", "Prior",
+           "Reconstruction", "SignalLeak", "Slerp", "StartContext", "StartSampler", "StartStates",
+           "StyleNoise", "Teleport", "build_sampler", "slerp"]
 
 STARTS: Mapping[str, type[StartSampler]] = {
     kind.name: kind for kind in StartSampler.__subclasses__()}

@@ -18,6 +18,7 @@ from unseen_core.starts import (
     Bands,
     Boomerang,
     Geometric,
+    LocalScore,
     Noise,
     Prior,
     Reconstruction,
@@ -155,6 +156,14 @@ def style_noise_row(world) -> None:
     assert_law(world.denoised(starts.x), *through(world, mean, covariance), share=1 / SAMPLES)
 
 
+def local_row(world) -> None:
+    """With patches that hold the whole image the states have the law of noised images."""
+    starts = LocalScore(fine=9, coarse=9, calls=60).draw(world.context, world.streams(SAMPLES))
+    law = Gaussian.fit(world.images.flatten(1), kind="empirical")
+    noised = law.at(world.context.schedule, world.context.level)
+    assert_law(starts.x.flatten(1).double(), noised.mean, dense(noised), share=1.5 / SAMPLES)
+
+
 ROWS: dict[str, Callable[..., None]] = {
     "noise": noise_row,
     "reconstruction": reconstruction_row,
@@ -166,6 +175,7 @@ ROWS: dict[str, Callable[..., None]] = {
     "boomerang": boomerang_row,
     "teleport": teleport_row,
     "style-noise": style_noise_row,
+    "local-score": local_row,
 }
 
 
