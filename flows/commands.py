@@ -155,8 +155,8 @@ def generate(
     images: Images,
     out: Out,
     sampler: Annotated[str | None, typer.Option(
-        help="A sampler of params.yaml, or one that inverts nothing: signal-leak, boomerang, local-score, "
-             "style-noise, noise. By default the images choose.")] = None,
+        help="A sampler of params.yaml, or one that inverts nothing: local-score, signal-leak, "
+             "boomerang, style-noise, noise. By default the images choose.")] = None,
     level: Annotated[int | None, typer.Option(
         help="Mixing level, 1 to T; by default the images choose.")] = None,
     settings: Annotated[list[str] | None, typer.Option(
