@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from PIL import Image
+from workspace import made_once
 
 from flows.loading.metrics import read_cells
 
@@ -16,9 +17,11 @@ def migrated(tmp_path_factory):
     """An MLflow database with its tables made: creating them takes seconds, copying does not."""
     from mlflow import MlflowClient
 
-    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
-    MlflowClient(f"sqlite:///{path}").get_experiment_by_name("unseen")
-    return path
+    def make(folder):
+        folder.mkdir()
+        MlflowClient(f"sqlite:///{folder / 'empty.db'}").get_experiment_by_name("unseen")
+
+    return made_once(tmp_path_factory, "mlflow", make) / "empty.db"
 
 
 @pytest.fixture

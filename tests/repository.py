@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from workspace import ROOT, isolate
+from workspace import ROOT, isolate, made_once
 
 COPIED = ("dvc.yaml", "constraints.txt", ".gitignore", ".dvcignore", ".dvc/config",
           ".dvc/.gitignore", ".dvc/plots/lines.json")
@@ -92,7 +92,7 @@ def lay_code(folder, *more):
     for name in (*COPIED, *more):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, folder / name)
-    for name in ("shapes32", "features32"):  # what the frozen stage has made
+    for name in ("shapes32", "features32", "features_imagenet"):  # what comes with the code
         (folder / "data/embedded" / name).mkdir(parents=True)
         (folder / "data/embedded" / name / "config.json").write_text("{}\n")
 
@@ -100,16 +100,18 @@ def lay_code(folder, *more):
 @pytest.fixture(scope="session")
 def committed(finished, tmp_path_factory):
     """The finished project with the real code and dvc.yaml, in git and DVC; read only."""
-    folder = tmp_path_factory.mktemp("repository") / "project"
-    shutil.copytree(finished, folder)
-    lay_code(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        isolate(patch, folder)
-        git("init", "-q")
-        dvc("commit", "--force", "--quiet")
-        git("add", "--all")
-        git("commit", "-q", "-m", "all stages have run")
-    return folder
+
+    def make(folder):
+        shutil.copytree(finished, folder)
+        lay_code(folder)
+        with pytest.MonkeyPatch.context() as patch:
+            isolate(patch, folder)
+            git("init", "-q")
+            dvc("commit", "--force", "--quiet")
+            git("add", "--all")
+            git("commit", "-q", "-m", "all stages have run")
+
+    return made_once(tmp_path_factory, "repository", make)
 
 
 @pytest.fixture(scope="module")

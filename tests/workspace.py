@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from ruamel.yaml import YAML
 
@@ -183,13 +184,37 @@ def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def made_once(
+    factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]
+) -> Path:
+    """Return a folder that the first process of a test run makes and the others wait for.
+
+    Args:
+        factory: That of the process.
+        name: Of the folder, unique.
+        make: Makes the folder it is given, in which nobody writes afterwards.
+    """
+    base = factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, done = shared / name / "project", shared / name / "done"
+    with FileLock(shared / f"{name}.lock"):
+        if not done.exists():
+            shutil.rmtree(folder.parent, ignore_errors=True)
+            folder.parent.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def finished(blank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which every stage has run on both domains; read only."""
-    folder = tmp_path_factory.mktemp("finished") / "project"
-    with copied_project(blank, folder):
-        run_everything()
-    return folder
+
+    def make(folder: Path) -> None:
+        with copied_project(blank, folder):
+            run_everything()
+
+    return made_once(tmp_path_factory, "finished", make)
 
 
 @pytest.fixture
