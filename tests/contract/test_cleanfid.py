@@ -112,7 +112,7 @@ def test_weights_are_hashed_before_they_are_opened(
 def test_names_and_missing_weights(tmp_path: Path) -> None:
     for name in ("pixels", "projections"):
         assert load_extractor(name).name == name
-    with pytest.raises(UnseenError, match="choose one of features32, pixels"):
+    with pytest.raises(UnseenError, match="choose one of features_imagenet, features32, pixels"):
         load_extractor("inceptoin")
     for name in ("features32", "inception", "squeezenet"):
         with pytest.raises(UnseenError, match="needs weights"):

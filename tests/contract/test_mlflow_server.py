@@ -49,7 +49,7 @@ def server(done, migrated, monkeypatch):
                     (place / "log").read_text())
                 time.sleep(0.2)
             monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-            monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(PATIENCE))
+            monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(int(PATIENCE)))
             monkeypatch.delenv("UNSEEN_PARENT_RUN")
             yield address
         finally:
