@@ -3,7 +3,8 @@
 The intervals in compare.csv each hold the chance of the held-out images, which all cells share.
 Here both cells of a pair are measured against the same resampled held-out images, so that chance
 cancels: the interval is that of KD(peer) - KD(best) on the features that judge the run, and it
-excludes 0 where the difference is more than chance.
+excludes 0 where the difference is more than chance. Best cell and peers were picked by one half of
+the held-out images; the difference is measured on the other.
 """
 
 import argparse
@@ -28,18 +29,25 @@ _DRAWS = 2000  # of the bootstrap
 
 
 def _peers(params: Params, rows: list[dict[str, object]], kernel: str, new: float) -> list[Cell]:
-    """Return each plain sampler's closest cell, and the closest model-free one that is as new."""
-    cells = []
+    """Return each plain sampler's closest cell, and the closest model-free ones.
+
+    Of these one is at least as new as the best cell, and one keeps to the bounds that it keeps.
+    """
+    cells: list[Cell] = []
     plain = [name for name, s in params.samplers.items() if s.sampler in ("noise", "prior")
              and s.space == "latents"]
     free = [name for name, s in params.samplers.items() if s.space == "pixels"]
     groups = [[r for r in rows if r["sampler"] == name] for name in plain]
-    groups.append([r for r in rows if r["sampler"] in free and r["metrics"]["novelty"] >= new])
+    made = [r for r in rows if r["sampler"] in free]
+    groups.append([r for r in made if r["metrics"]["novelty"] >= new])
+    groups.append([r for r in made if r["metrics"]["novelty"] >= params.compare.novelty
+                   and r["metrics"]["in_target"] >= params.compare.in_target
+                   and r["metrics"]["copies"] <= r["metrics"]["copies_held_out"]])
     for group in groups:
         if group:
-            closest = min(group, key=lambda r: r["metrics"][kernel])
+            closest = min(group, key=lambda r: r["metrics"][f"{kernel}_first"])
             cells.append(Cell(closest["level"], closest["sampler"]))
-    return cells
+    return list(dict.fromkeys(cells))
 
 
 def main() -> None:
@@ -58,7 +66,7 @@ def main() -> None:
             return extract(judge, read_pictures(
                 PATHS.generated(model, domain) / f"{cell.key}.parquet")[0])
 
-        real = extract(judge, read_pictures(PATHS.domain(domain) / "held_out.parquet")[0])
+        real = extract(judge, read_pictures(PATHS.domain(domain) / "held_out.parquet")[0])[1::2]
         rows = json.loads(PATHS.metrics(model, domain, "json").read_text())["cells"]
         mine = Cell(best["level"], best["sampler"])
         print(f"{key}: {mine.key}")

@@ -38,7 +38,7 @@ from unseen_core.types import FeatureExtractor
 SHARED = Path(__file__).parents[2] / "shared/data"
 SETS = {"omniglot": "omniglot32.npz", "dogs": "cifar10_dog.npz", "ships": "cifar10_ship.npz",
         "textures64": "dtd_textures64.npz"}
-JUDGES = ("features_imagenet", "features32", "projections", "pixels")
+JUDGES = ("features_imagenet", "projections", "pixels")
 PHOTOGRAPHS = 3000
 PAGE = Path(__file__).parents[1] / "docs/judges.md"
 
@@ -174,8 +174,7 @@ damage if the strongest moves it by less than two standard errors.
 {summary}
 
 `features_imagenet` is SqueezeNet 1.0 trained on ImageNet; it has learnt none of these domains.
-`features32` was trained on digits, faces, galaxies, textures and shapes. `projections` are random
-weights, `pixels` the image itself.
+`projections` are random weights, `pixels` the image itself.
 
 {table}
 """

@@ -22,7 +22,7 @@ from unseen_core.starts import Geometric, StartContext
 LEVEL, CALLS, COUNT = 300, 15, 16
 folder, out, *rest = sys.argv[1:]
 torch.set_num_threads(1)  # threads only wait for each other in a network this small
-model = load_model(Path(rest[0] if rest else "data/embedded/shapes32"))
+model = load_model(Path(rest[0] if rest else "data/embedded/natural32"))
 source = load(SourceConfig("folder", "mine", path=folder, size=model.shape[-1]))
 grid = model.schedule.grid(CALLS, LEVEL)  # levels from the clean image, 0, up to LEVEL
 

@@ -92,7 +92,7 @@ def lay_code(folder, *more):
     for name in (*COPIED, *more):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, folder / name)
-    for name in ("shapes32", "features32", "features_imagenet"):  # what comes with the code
+    for name in ("shapes32", "natural32", "features_imagenet"):  # what comes with the code
         (folder / "data/embedded" / name).mkdir(parents=True)
         (folder / "data/embedded" / name / "config.json").write_text("{}\n")
 

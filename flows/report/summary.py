@@ -6,6 +6,7 @@ import pandas as pd
 
 from flows.settings.cells import REAL
 from flows.settings.plan import Plan
+from unseen_core.judging.extractors import reported
 from unseen_core.starts import STARTS
 
 __all__ = ["summarise", "summarise_selections"]
@@ -17,7 +18,8 @@ def summarise(
     """Return a Markdown table: per domain the floor, each sampler's closest level, and the best.
 
     The model-free row is the closest one that is at least as new as the best cell, or, where none
-    is, the newest.
+    is, the newest. What is closest is decided by one half of the held-out images; the distances
+    in the table are to the other half.
 
     Args:
         table: As in compare.csv.
@@ -25,7 +27,8 @@ def summarise(
         kernel: Name of the kernel distance.
         plan: Tells which samplers are model-free.
     """
-    lines = [f"| domain | sampler | level | {kernel} (95 %) | in target | novelty | copies |",
+    first, shown_as = f"{kernel}_first", reported(kernel)[0]
+    lines = [f"| domain | sampler | level | {shown_as} (95 %) | in target | novelty | copies |",
              "|---|---|---|---|---|---|---|"]
     pixels = {name for name, s in plan.samplers.items() if s.space == "pixels"}
     plain = {name for name, s in plan.samplers.items()
@@ -34,13 +37,13 @@ def summarise(
         model, _, domain = name.partition("/")
         rows = table[(table["model"] == model) & (table["domain"] == domain)]
         shown = [("fit images", rows[rows["sampler"] == REAL])]
-        shown += [(sampler, group.nsmallest(1, kernel))
+        shown += [(sampler, group.nsmallest(1, first))
                   for sampler, group in rows[rows["sampler"].isin(plain)].groupby("sampler")]
         chosen = rows[(rows["sampler"] == cell["sampler"]) & (rows["level"] == cell["level"])]
         free = rows[rows["sampler"].isin(pixels)]
         if len(free):
             newer = free[free["novelty"] >= float(str(cell["novelty"]))]
-            twin = newer.nsmallest(1, kernel) if len(newer) else free.nlargest(1, "novelty")
+            twin = newer.nsmallest(1, first) if len(newer) else free.nlargest(1, "novelty")
             shown.append((f"{twin['sampler'].iloc[0]}, no model", twin))
         mark = "" if cell["qualifies"] else " (misses a bound)"
         shown.append((f"**{cell['sampler']}**{mark}", chosen))
@@ -55,15 +58,16 @@ def summarise_selections(judged: pd.DataFrame, kernel: str) -> str:
         judged: As in selection.csv.
         kernel: Name of the kernel distance.
     """
-    lines = [f"| domain | chosen by fit images (confidence) | {kernel} (95 %) | best candidate | "
-             f"{kernel} |", "|---|---|---|---|---|"]
+    name = reported(kernel)[0]
+    lines = [f"| domain | chosen by fit images (confidence) | {name} (95 %) | best candidate | "
+             f"{name} |", "|---|---|---|---|---|"]
     for _, row in judged.iterrows():
         chosen, best = ["none", ""], ["none", ""]
         if pd.notna(row["level"]):
             chosen = [f"{row['sampler']}@{row['level']} ({row['confidence']:.2f})",
                       _interval(row, kernel)]
         if pd.notna(row["best_level"]):
-            best = [f"{row['best_sampler']}@{row['best_level']}", f"{row[f'best_{kernel}']:.3f}"]
+            best = [f"{row['best_sampler']}@{row['best_level']}", f"{row[f'best_{name}']:.3f}"]
         lines.append(f"| {' | '.join([row['domain'], *chosen, *best])} |")
     return "\n".join(lines) + "\n"
 
@@ -77,4 +81,5 @@ def _line(domain: str, label: str, row: pd.Series, kernel: str) -> str:
 
 def _interval(row: pd.Series, kernel: str) -> str:
     """Return a distance with its interval."""
-    return f"{row[kernel]:.3f} ({row[f'{kernel}_low']:.3f} to {row[f'{kernel}_high']:.3f})"
+    value, low, high = (row[name] for name in reported(kernel))
+    return f"{value:.3f} ({low:.3f} to {high:.3f})"

@@ -202,7 +202,7 @@ class Schedule(Section):
     cron: str
 
 
-class PretrainDenoiser(Section):
+class Pretrain(Section):
     """See ``unseen_core.training.denoiser.DenoiserConfig``."""
 
     steps: Count
@@ -213,22 +213,3 @@ class PretrainDenoiser(Section):
     channels: list[Count] = Field(min_length=2)
     start: str | None
     seed: int
-
-
-class PretrainExtractor(Section):
-    """See ``unseen_core.training.extractor.ExtractorConfig``."""
-
-    steps: Count
-    batch: Count
-    learning_rate: Annotated[float, Field(gt=0)]
-    weight_decay: Annotated[float, Field(ge=0)]
-    widths: list[Count] = Field(min_length=1)
-    outline: Annotated[float, Field(ge=0)]
-    seed: int
-
-
-class Pretrain(Section):
-    """Training of what is shipped."""
-
-    denoiser: PretrainDenoiser
-    extractor: PretrainExtractor

@@ -7,7 +7,7 @@ from flows.loading.metrics import read_cells, read_latents
 from flows.loading.plan import read_plan
 from flows.loading.reports import MODEL_STAGES, stage_folder
 from flows.mlflow.tracking import record_invocation
-from flows.report.choice import _best, _mean, judge_selections
+from flows.report.choice import best_cells, judge_selections, mean_of_best
 from flows.report.overview import write_overview
 from flows.report.plots import comparison as plots
 from flows.report.sampler_table import sampler_table
@@ -51,9 +51,9 @@ def compare(run: Run) -> dict[str, object]:
     PATHS.report.mkdir(parents=True, exist_ok=True)
     table.to_csv(PATHS.report / "compare.csv", index=False, float_format="%.6g")
     _latents(latents).to_csv(PATHS.report / "latents.csv", index=False, float_format="%.6g")
-    best = _best(params, plan, table, kernel)
+    best = best_cells(params, plan, table, kernel)
     write_json(PATHS.report / "best.json", best)
-    write_json(PATHS.report / "mean.json", _mean(best, kernel))
+    write_json(PATHS.report / "mean.json", mean_of_best(best, kernel))
     judged = judge_selections(selections, table, kernel, params)
     judged.to_csv(PATHS.report / "selection.csv", index=False, float_format="%.6g")
     run.map(lambda draw: draw(table, kernel, plan, PATHS.report), plots.ALL,

@@ -38,7 +38,7 @@ def evaluate(run: Run, *, model: str, domain: str) -> dict[str, object]:
     images that are nearest to a fit image, beside it.
 
     Raises:
-        UnseenError: If an extractor was trained on a held-out image, or an input is missing.
+        UnseenError: If an input is missing or damaged.
     """
     params = load_params()
     device = pick_device(params.compute.device)
@@ -48,7 +48,7 @@ def evaluate(run: Run, *, model: str, domain: str) -> dict[str, object]:
     held_out, _ = read_pictures(PATHS.domain(domain) / "held_out.parquet")
     seen, _ = read_pictures(PATHS.model(model) / "seen.parquet")
     fit_images, held_out = (with_channels(x, seen.shape[1]) for x in (fit_images, held_out))
-    spaces = load_spaces(params.evaluate.extractors, domain, fit_images, held_out, device)
+    spaces = load_spaces(params.evaluate.extractors, fit_images, held_out, device)
     ids_of_fit = fit_frame["id"].tolist()
     judge = DomainJudge.of(spaces[0], fit_images, held_out, seen, ids_of_fit)
     ghost_judge = GhostJudge.of(fit_images, held_out, seed)

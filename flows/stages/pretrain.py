@@ -1,10 +1,10 @@
-"""Stage ``pretrain``: the embedded network and extractor, or a network of any domain."""
+"""Stage ``pretrain``: the embedded network of shapes, or a network of any domain."""
 
 import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +22,6 @@ from unseen_core.checkpoints.network import load_network
 from unseen_core.diffusion.denoiser import load_model
 from unseen_core.diffusion.transport import denoise
 from unseen_core.errors import UnseenError
-from unseen_core.sources import SourceConfig, load, split
 from unseen_core.sources.shapes import draw_shapes
 from unseen_core.store import (
     file_hash,
@@ -33,8 +32,6 @@ from unseen_core.store import (
     write_pictures,
 )
 from unseen_core.training.denoiser import DenoiserConfig, train_denoiser
-from unseen_core.training.extractor import ExtractorConfig, train_extractor
-from unseen_core.training.extractor_card import accuracy, save_extractor
 
 __all__ = ["pretrain"]
 
@@ -46,27 +43,24 @@ _OWN, _OWN_CALLS = 600, 40
 
 @stage("pretrain")
 def pretrain(run: Run, *, domain: str | None = None) -> dict[str, object]:
-    """Train ``shapes32`` and ``features32`` and write them, with their cards, to data/embedded.
+    """Train ``shapes32`` on drawn shapes and write it, with its card, to data/embedded.
 
     With a domain that was fetched: train a network on what it neither fits nor holds out, beside
-    what it fits, and write it to data/trained. A network goes on from its last saved step, the
-    extractor (a few minutes) from nothing.
+    what it fits, and write it to data/trained. A training goes on from its last saved step.
 
     Raises:
         UnseenError: If a source is unusable, or training diverges.
     """
     params = load_params()
     torch.set_num_threads(params.compute.threads)
-    if domain is not None:
-        return run.map(lambda name: _train_on(params, name, run), [domain], name=str)[0]
-    jobs = (_train_on_shapes, _train_extractor)
-    results = run.map(lambda job: job(params, run), jobs, name=lambda job: job.__name__.strip("_"))
-    return {key: value for result in results for key, value in result.items()}
+    if domain is None:
+        return _train_on_shapes(params, run)
+    return run.map(lambda name: _train_on(params, name, run), [domain], name=str)[0]
 
 
 def _train_on_shapes(params: Params, run: Run) -> dict[str, object]:
     """Train the U-Net on shapes alone, drawn anew in every epoch."""
-    seed = params.pretrain.denoiser.seed
+    seed = params.pretrain.seed
 
     def images(epoch: int) -> torch.Tensor:
         # Seeds far from that of the domain `shapes`, whose images are never trained on.
@@ -86,9 +80,9 @@ def _train_on(params: Params, domain: str, run: Run) -> dict[str, object]:
     # A domain without a rest has no such file; one that was not fetched has none of the two.
     known = torch.cat([read_pictures(side)[0] for side in sides
                        if side.exists() or side is sides[0]])
-    if len(known) < params.pretrain.denoiser.batch:
+    if len(known) < params.pretrain.batch:
         raise UnseenError(f"domains.{domain}: {len(known)} images are too few to train on; lower "
-                          "pretrain.denoiser.batch or give more images")
+                          "pretrain.batch or give more images")
     return _train_network(
         params, run, f"{domain}-{file_hash(sides[0])[:8]}", lambda epoch: known,
         PATHS.trained(domain), f"a small DDPM that has seen nothing but {domain}",
@@ -105,7 +99,7 @@ def _train_network(
     data: str,
 ) -> dict[str, object]:
     """Train a U-Net, save it with its card, draw its own samples."""
-    section = params.pretrain.denoiser
+    section = params.pretrain
     config = DenoiserConfig(**{**section.model_dump(exclude={"start"}),
                                "channels": tuple(section.channels)})
     start = load_network(Path(section.start)) if section.start else None
@@ -188,52 +182,3 @@ def _forget_path(config: Path) -> None:
     content = json.loads(config.read_text())
     content.pop("_name_or_path", None)
     write_json(config, content)
-
-
-def _train_extractor(params: Params, run: Run) -> dict[str, object]:
-    """Train the judge of 32 x 32 images on what ``evaluate`` never holds out.
-
-    Images that are neither fitted nor held out come first; where a domain has too few of them,
-    its fit images join.
-    """
-    section = params.pretrain.extractor
-    names = [name for name, d in params.domains.items() if d.path == "constraints.txt"
-             or d.source == "shapes"]
-    images, domains, classes, unseen = [], [], [], []
-    offset = 0
-    for label, name in enumerate(names):
-        domain = params.domain(name)
-        source = load(SourceConfig(kind=domain.source, domain=name, path=domain.path,
-                                   size=32, seed=params.seed,
-                                   limit=domain.pool or domain.limit))
-        sides = split(source, fit=domain.fit, held_out=domain.held_out, seed=params.seed)
-        rows = sides.rest
-        if len(rows) < _ENOUGH:
-            rows = torch.cat([rows, sides.fit])
-        marks = torch.full((len(source),), -1)
-        if source.labels is not None:
-            marks, offset = source.labels + offset, offset + int(source.labels.max()) + 1
-        images.append(source.images[rows])
-        domains.append(torch.full((len(rows),), label))
-        classes.append(marks[rows])
-        held = sides.held_out
-        unseen.append((source.images[held], torch.full((len(held),), label), marks[held]))
-    config = ExtractorConfig(**{**section.model_dump(), "widths": tuple(section.widths)})
-    if "digits" in names:
-        config = replace(config, unflipped=(names.index("digits"),))
-    trained = torch.cat(images)
-
-    def observe(step: int, loss: float) -> None:
-        if step % 50 == 0:
-            run.log.info("features32: step %d of %d, loss %.4f", step, config.steps, loss)
-
-    network = train_extractor(trained, torch.cat(domains), torch.cat(classes), config, observe)
-    right = accuracy(network, *(torch.cat([u[i] for u in unseen]) for i in range(3)))
-    card = {"domains": names, "trained_on": len(trained),
-            "held_out_domain_accuracy": right[0], "held_out_class_accuracy": right[1]}
-    out = PATHS.embedded("features32")
-    weights = save_extractor(out, network, trained, card, config)
-    _write_card(out, "features32: a small judge of 32 x 32 images, no part of a diffusion model",
-                {**card, "training": asdict(config), "sha256": weights},
-                "No held-out image is among `training_images.txt`; `evaluate` checks that.\n")
-    return {"features32": weights, **card}

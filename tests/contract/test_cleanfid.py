@@ -112,9 +112,9 @@ def test_weights_are_hashed_before_they_are_opened(
 def test_names_and_missing_weights(tmp_path: Path) -> None:
     for name in ("pixels", "projections"):
         assert load_extractor(name).name == name
-    with pytest.raises(UnseenError, match="choose one of features_imagenet, features32, pixels"):
+    with pytest.raises(UnseenError, match="choose one of features_imagenet, pixels"):
         load_extractor("inceptoin")
-    for name in ("features32", "inception", "squeezenet"):
+    for name in ("features_imagenet", "inception", "squeezenet"):
         with pytest.raises(UnseenError, match="needs weights"):
             load_extractor(name)
         with pytest.raises(UnseenError, match="no such"):

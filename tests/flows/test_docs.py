@@ -26,7 +26,7 @@ RUN_BY = {  # each command of the README, and the test that runs what it runs
     ". .venv/bin/activate": None,  # part of Python's venv
     "dvc repro": "tests/contract/test_dvc.py::"
                  "test_a_killed_repro_goes_on_and_reruns_only_the_domain_that_changed",
-    "unseen generate IMAGES OUT --model shapes32":
+    "unseen generate IMAGES OUT --model natural32":
         "tests/flows/test_method.py::"
         "test_a_folder_of_pictures_gives_new_ones_by_their_own_choice",
     "python -m flows check": "tests/flows/test_params.py::"

@@ -32,6 +32,7 @@ from flows.report.findings.verdicts import (
     unharmed,
 )
 from unseen_core.errors import UnseenError
+from unseen_core.judging.extractors import reported
 from unseen_core.judging.metrics import Interval
 
 CASE = f"{MODEL}/{OTHER}"
@@ -172,7 +173,7 @@ def test_the_page_follows_the_table(done):
     cells = findings().parent / f"findings/cells-{MODEL}.md"
     before = cells.read_text("utf-8")
     row = rows[rows["sampler"] == "slerp"].index[0]
-    rows.loc[row, [KERNEL, f"{KERNEL}_low", f"{KERNEL}_high"]] = [71.234, 70.5, 72.5]
+    rows.loc[row, reported(KERNEL)] = [71.234, 70.5, 72.5]
     rows.to_csv(file, index=False)
     findings()
     after = cells.read_text("utf-8")
@@ -183,7 +184,7 @@ def test_every_distance_on_the_page_stands_in_the_table(done):
     text = (findings().parent / f"findings/cells-{MODEL}.md").read_text("utf-8")
     rows = pd.read_csv(done / "data/report/compare.csv")
     known = {span(Interval(*row[1:]), 3)
-            for row in rows[[KERNEL, f"{KERNEL}_low", f"{KERNEL}_high"]].itertuples()}
+            for row in rows[reported(KERNEL)].itertuples()}
     found = {line.split(" | ")[1] for line in text.splitlines() if " (" in line and "| " in line
              and "cell" not in line.split(" | ")[0]}
     assert found == known

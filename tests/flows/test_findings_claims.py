@@ -4,7 +4,7 @@ import copy
 
 import pandas as pd
 import pytest
-from workspace import MODEL, OTHER, parameters
+from workspace import MODEL, OTHER, distances, parameters
 
 from flows.report.findings.evidence import Evidence
 from flows.report.findings.front import opening, rivals
@@ -26,8 +26,7 @@ def cell(sampler, distance, *, level=200, domain=OTHER, half=0.1, **more):
     """Return a row of compare.csv; ghosts only if given."""
     row = {"model": MODEL, "domain": domain, "level": level, "sampler": sampler, "n": 4,
            "in_target": 1.0, "novelty": 1.0, "copies": 0.0, "copies_held_out": 0.01} | more
-    return row | {KERNEL: distance, f"{KERNEL}_low": distance - half,
-                  f"{KERNEL}_high": distance + half}
+    return row | distances(KERNEL, distance, distance - half, distance + half)
 
 
 def haunted(value):
@@ -115,15 +114,16 @@ def test_copies_are_judged_on_the_closest_cell_whatever_its_novelty():
 def choice(**changes):
     """Return a line of selection.csv."""
     return {"model": MODEL, "domain": OTHER, "level": 200, "sampler": "slerp", "confidence": 0.75,
-            KERNEL: 0.2, f"{KERNEL}_low": 0.1, f"{KERNEL}_high": 0.3, "best_level": 100,
-            "best_sampler": "geometric", f"best_{KERNEL}": 0.15, "difference": 0.05,
+            **distances(KERNEL, 0.2, 0.1, 0.3), "best_level": 100,
+            "best_sampler": "geometric", f"best_{KERNEL}_second": 0.15, "difference": 0.05,
             "within_10_percent": False, "within_chance": True} | changes
 
 
 @pytest.mark.parametrize(("changes", "expected"), [
     ({}, "undecided"), ({"within_10_percent": True}, "confirmed"),
     ({"within_chance": False}, "refuted"),
-    ({"level": None, "sampler": None, "within_chance": False, KERNEL: None}, "refuted"),
+    ({"level": None, "sampler": None, "within_chance": False, **distances(KERNEL, None)},
+     "refuted"),
     ({"best_level": None}, "not measured"),
 ])
 def test_a_choice_is_held_to_the_best_candidate(changes, expected):

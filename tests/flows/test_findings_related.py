@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from workspace import MODEL, OTHER, parameters
+from workspace import MODEL, OTHER, distances, parameters
 
 from flows.report.findings import pages
 from flows.report.findings.evidence import Evidence
@@ -90,14 +90,15 @@ def cell(sampler, distance, *, level=200, half=0.05):
     """Return a row of compare.csv."""
     return {"model": MODEL, "domain": OTHER, "level": level, "sampler": sampler, "n": 4,
             "in_target": 1.0, "novelty": 1.0, "copies": 0.0, "copies_held_out": 0.01,
-            **wide(KERNEL, distance, half)}
+            **distances(KERNEL, distance, distance - half, distance + half)}
 
 
 def trained(noise, distance):
     """Return a row of training.csv."""
     return {"model": MODEL, "domain": OTHER, "noise": noise, "images": 20, "steps": 100,
-            "batch": 16, "learning_rate": 1e-4, "seconds": 12.0, **wide(KERNEL, distance),
-            **wide("forgetting", 1.5), "forgetting_untuned": 0.125}
+            "batch": 16, "learning_rate": 1e-4, "seconds": 12.0, **wide("forgetting", 1.5),
+            **distances(KERNEL, distance, distance - 0.02, distance + 0.02),
+            "forgetting_untuned": 0.125}
 
 
 def rows():

@@ -11,7 +11,17 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from workspace import DOMAIN, MODEL, ROOT, change, copied_project, enter_copy, fetch_all, run_stages
+from workspace import (
+    DOMAIN,
+    MODEL,
+    ROOT,
+    change,
+    copied_project,
+    distances,
+    enter_copy,
+    fetch_all,
+    run_stages,
+)
 
 from flows.loading.frozen import load_tuned
 from flows.loading.seconds import read_seconds
@@ -136,7 +146,7 @@ def test_the_cost_of_training_stands_beside_the_measurements(project):
 
 
 def test_what_is_called_the_best_or_chosen_is_of_the_frozen_network(project):
-    from flows.report.choice import _best
+    from flows.report.choice import best_cells
 
     params = load_params()
     cells = list(Plan.of(params).cells)
@@ -144,17 +154,18 @@ def test_what_is_called_the_best_or_chosen_is_of_the_frozen_network(project):
     assert Plan.of(params).candidates == [Cell(200, "slerp")]
     table = pd.DataFrame([
         {"model": MODEL, "domain": DOMAIN, "level": cell.level, "sampler": cell.sampler, "n": 4,
-         "kd": 0.1 if "tuned" in cell.sampler else 0.5, "kd_low": 0.0, "kd_high": 1.0,
+         **distances("kd", 0.1 if "tuned" in cell.sampler else 0.5, 0.0, 1.0),
          "in_target": 1.0, "novelty": 1.0, "copies": 0.0, "copies_held_out": 0.1}
         for cell in cells])
-    assert _best(params, Plan.of(params), table, "kd")[f"{MODEL}/{DOMAIN}"]["sampler"] == "slerp"
+    best = best_cells(params, Plan.of(params), table, "kd")
+    assert best[f"{MODEL}/{DOMAIN}"]["sampler"] == "slerp"
 
 
 def test_the_training_table_has_a_row_and_the_plot_a_curve_for_every_tuned_cell(project):
     cells = json.loads(Path("data/metrics", MODEL, f"{DOMAIN}.json").read_text())["cells"]
     table = pd.DataFrame([{**cell, **cell["metrics"]} for cell in cells])
     kernel, out = "kd_projections", Path("report")
-    best = {"sampler": "slerp", "level": 200, kernel: 0.3}
+    best = {"sampler": "slerp", "level": 200, f"{kernel}_second": 0.3}
     write_json(out / "best.json", {f"{MODEL}/{DOMAIN}": best})
     training(table, kernel, load_params(), out)
     found = pd.read_csv(out / "training/training.csv").set_index(["network", "level"])

@@ -35,7 +35,7 @@ def sections(section: dict, above: Path = ()) -> Iterator[Path]:
 
 def may_be_absent(path: Path) -> bool:
     """Say whether a key has a default, or is a name that the user gave."""
-    optional = {("models", 3): {"sha256"}, ("domains", 3): {"limit", "licence", "pool"}}
+    optional = {("models", 3): {"sha256"}, ("domains", 3): {"limit", "licence", "pool", "column"}}
     if path[0] == "samplers":  # settings of a sampler have defaults
         return path[-1] != "sampler" or len(path) == 2
     if path[:2] == ("evaluate", "extractors"):
@@ -132,7 +132,7 @@ def test_a_renamed_key_is_named(tmp_path):
     (("invert", "part_size"), "partsize"),
     (("domains", "faces", "held_out"), "heldout"),
     (("pipeline",), "pipelin"),
-    (("pretrain", "denoiser", "learning_rate"), "learning-rate"),
+    (("pretrain", "learning_rate"), "learning-rate"),
 ], ids=lambda value: value if isinstance(value, str) else "")
 def test_a_misspelt_key_suggests_the_right_one(tmp_path, path, wrong):
     def misspell(section, key):
@@ -168,9 +168,9 @@ def test_an_added_key_beside_a_complete_section_suggests_its_neighbour(tmp_path)
     (("samplers", "x"), {"sampler": "slerp", "partner": "other"}, "samplers.x.partner"),
     (("pipeline", "domains"), ["digits", "dogs"], "domains.dogs is not defined"),
     (("pipeline", "domains"), ["digit"], "did you mean digits?"),
-    (("pipeline", "models"), ["shape32"], "did you mean shapes32?"),
-    (("models", "shapes32", "seen"), "shape", "did you mean shapes?"),
-    (("models", "shapes32", "sha256"), "abc", "models.shapes32.sha256"),
+    (("pipeline", "models"), ["natural"], "did you mean natural32?"),
+    (("models", "natural32", "seen"), "photograph", "did you mean photographs?"),
+    (("models", "natural32", "sha256"), "abc", "models.natural32.sha256"),
     (("domains", "digits", "fit"), 4, "domains.digits.fit"),
     (("domains", "Big"), {"source": "folder", "path": "x", "fit": 9, "held_out": 9}, "domains.Big"),
     (("domains", "../up"), {"source": "folder", "path": "x", "fit": 9, "held_out": 9}, "../up"),
@@ -208,4 +208,4 @@ def test_numbers_are_read_as_dvc_reads_them(tmp_path):
     file = tmp_path / "params.yaml"
     text = (ROOT / "params.yaml").read_text("utf-8")
     file.write_text(text.replace("learning_rate: 0.0006", "learning_rate: 6e-4"))
-    assert load_params(file).pretrain.denoiser.learning_rate == 6e-4
+    assert load_params(file).pretrain.learning_rate == 6e-4

@@ -21,7 +21,7 @@ def small(done, monkeypatch):
     monkeypatch.setattr("flows.stages.pretrain._OWN", 3)
     monkeypatch.setattr("flows.stages.pretrain._OWN_CALLS", 3)
     for key, value in {"steps": 2, "batch": 4, "channels": [32, 32]}.items():
-        change(done, "pretrain", "denoiser", key, to=value)
+        change(done, "pretrain", key, to=value)
     return done
 
 
@@ -38,18 +38,18 @@ def test_a_network_comes_with_its_card_and_images_of_its_own(small):
     assert (out / "samples.png").stat().st_size > 0
 
     # A second training begins with these weights, and its card counts both.
-    change(small, "pretrain", "denoiser", "start", to=str(out))
-    change(small, "pretrain", "denoiser", "steps", to=3)
+    change(small, "pretrain", "start", to=str(out))
+    change(small, "pretrain", "steps", to=3)
     run_stage("pretrain", {"domain": DOMAIN})
     again = json.loads((out / "card.json").read_text())
     assert (again["steps before"], again["begun from"]) == (2, card["sha256"])
 
 
 def test_what_cannot_be_trained_on_is_refused(small):
-    change(small, "pretrain", "denoiser", "start", to=str(PATHS.model(MODEL)))
+    change(small, "pretrain", "start", to=str(PATHS.model(MODEL)))
     with pytest.raises(UnseenError, match=r"card\.json"):
         run_stage("pretrain", {"domain": DOMAIN})
-    change(small, "pretrain", "denoiser", "start", to=None)
-    change(small, "pretrain", "denoiser", "batch", to=500)
+    change(small, "pretrain", "start", to=None)
+    change(small, "pretrain", "batch", to=500)
     with pytest.raises(UnseenError, match="too few to train on"):
         run_stage("pretrain", {"domain": DOMAIN})

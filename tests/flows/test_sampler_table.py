@@ -8,7 +8,7 @@ from workspace import ROOT
 from flows.report.sampler_table import sampler_table
 from flows.settings.params import load_params
 
-KERNEL = "kd_features32"
+KERNEL = "kd_features_imagenet"
 
 
 def row(domain, sampler, level, distance, calls=20.0, images=math.nan):

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.datasets import load_digits
-from workspace import DOMAIN, MODEL, OTHER, SAMPLERS, change, parameters
+from workspace import DOMAIN, MODEL, OTHER, SAMPLERS, change, distances, parameters
 
 from flows.dispatch import run_stage
-from flows.report.choice import judge_selections
+from flows.report.choice import best_cells, judge_selections
 from flows.report.summary import summarise_selections
 from flows.settings.params import Params, load_params
 from flows.settings.plan import Plan
@@ -178,8 +178,10 @@ ROWS = [  # domain, level, sampler, kd, low, high, in_target, novelty, copies
 
 def judged():
     """Judge five selections on the small table."""
-    table = pd.DataFrame(ROWS, columns=["domain", "level", "sampler", "kd", "kd_low", "kd_high",
-                                        "in_target", "novelty", "copies"]).assign(model="m")
+    table = pd.DataFrame([
+        {"model": "m", "domain": domain, "level": level, "sampler": sampler, "in_target": inside,
+         "novelty": new, "copies": copies, **distances("kd", value, low, high)}
+        for domain, level, sampler, value, low, high, inside, new, copies in ROWS])
     params = Params.model_validate(parameters())
     assert (params.compare.in_target, params.compare.novelty) == (0.9, 0.9)
     both, one = ["L0300-x", "L0500-x"], ["L0300-x"]
@@ -193,10 +195,10 @@ def test_the_choice_is_set_beside_the_best_candidate():
     found = judged()
     a = found.loc["a"]
     assert (a["level"], a["sampler"], a["confidence"]) == (300, "x", 0.25)
-    assert (a["kd"], a["kd_low"], a["kd_high"], a["novelty"], a["copies"]) == (
+    assert (a["kd_second"], a["kd_second_low"], a["kd_second_high"], a["novelty"], a["copies"]) == (
         0.2, 0.08, 0.3, 1.0, 0.0)
-    assert (a["best_level"], a["best_sampler"], a["best_kd"], a["best_kd_low"],
-            a["best_kd_high"]) == (500, "x", 0.1, 0.0, 0.2)
+    assert (a["best_level"], a["best_sampler"], a["best_kd_second"], a["best_kd_second_low"],
+            a["best_kd_second_high"]) == (500, "x", 0.1, 0.0, 0.2)
     assert a["ratio"] == pytest.approx(2) and a["difference"] == pytest.approx(0.1)
     assert not a["within_10_percent"] and a["within_chance"]  # 0.1 lies in (0.08, 0.30)
     # Below zero a ratio says nothing; 0.008 is 8 % of 0.10.
@@ -206,11 +208,26 @@ def test_the_choice_is_set_beside_the_best_candidate():
     # 0.03 is less than 10 % of 0.40, yet 0.40 lies below the interval.
     assert found.loc["c", "within_10_percent"] and not found.loc["c", "within_chance"]
     # No candidate qualifies, or none was chosen.
-    assert pd.isna(found.loc["d", ["best_level", "best_kd", "difference"]]).all()
-    assert found.loc["d", "kd"] == 0.4
-    assert pd.isna(found.loc["e", ["level", "sampler", "kd", "confidence", "ratio"]]).all()
-    assert found.loc["e", "best_kd"] == 0.4
+    assert pd.isna(found.loc["d", ["best_level", "best_kd_second", "difference"]]).all()
+    assert found.loc["d", "kd_second"] == 0.4
+    assert pd.isna(found.loc["e", ["level", "sampler", "kd_second", "confidence", "ratio"]]).all()
+    assert found.loc["e", "best_kd_second"] == 0.4
     assert not found.loc[["d", "e"], ["within_10_percent", "within_chance"]].any(axis=None)
+
+
+def test_a_cell_is_picked_by_one_half_of_the_held_out_images_and_reported_by_the_other():
+    params = Params.model_validate(parameters())
+    common = {"model": "m", "domain": "a", "n": 4, "in_target": 1.0, "novelty": 1.0, "copies": 0.0,
+              "copies_held_out": 0.1}
+    table = pd.DataFrame([
+        common | {"level": level, "sampler": "slerp"} | distances("kd", second, 0.0, 1.0)
+        | {"kd": 0.0, "kd_first": first}
+        for level, first, second in ((100, 0.1, 0.7), (300, 0.2, 0.3))])
+    found = judge_selections([selection("a", "L0300-slerp", ["L0100-slerp", "L0300-slerp"])],
+                             table, "kd", params).iloc[0]
+    assert (found["best_level"], found["best_kd_second"], found["kd_second"]) == (100, 0.7, 0.3)
+    best = best_cells(params, Plan.of(params), table, "kd")["m/a"]
+    assert (best["level"], best["kd_second"]) == (100, 0.7)
 
 
 def test_the_summary_has_a_line_for_every_choice():

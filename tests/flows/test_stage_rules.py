@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 from ruamel.yaml import YAML
 from workspace import (
     CHAIN,
@@ -12,7 +11,6 @@ from workspace import (
     MODEL,
     OTHER,
     ROOT,
-    change,
     contents,
     fetch_all,
     run_everything,
@@ -24,7 +22,7 @@ from flows.running.code import is_code
 from flows.running.registry import MODULES, STAGES
 from flows.running.run import DirectRun
 from unseen_core.errors import UnseenError
-from unseen_core.store import read_frame, read_pictures
+from unseen_core.store import read_frame
 
 PLACE = Path(MODEL, DOMAIN)
 
@@ -113,34 +111,6 @@ def _counting(stage, seen):
         return real(network, x, grid, **settings)
 
     return carry
-
-
-def test_evaluate_refuses_an_extractor_that_saw_held_out_images(done):
-    from unseen_core.judging.features import Features32Net, image_hash
-    from unseen_core.training.extractor import ExtractorConfig
-    from unseen_core.training.extractor_card import save_extractor
-
-    config = ExtractorConfig(steps=1, batch=2, learning_rate=1e-3, weight_decay=0.0, widths=(4, 8),
-                             seed=0)
-    torch.manual_seed(0)
-    network = Features32Net(config.widths, domains=2, classes=2)
-    fit, _ = read_pictures(Path("data/source/domains", DOMAIN, "fit.parquet"))
-    held_out, _ = read_pictures(Path("data/source/domains", DOMAIN, "held_out.parquet"))
-    weights = Path("extractor")
-    save_extractor(weights, network, fit, {}, config)
-    change(done, "evaluate", "extractors", to={"features32": {"weights": str(weights)},
-                                               "pixels": {}})
-    run_stages(["evaluate"])
-    header = Path("data/metrics", MODEL, f"{DOMAIN}.csv").read_text().splitlines()[0].split(",")
-    assert {"kd_features32", "fd_features32", "kd_pixels", "fd_pixels"} <= set(header)
-    assert not [name for name in header if "inception" in name or name in ("fid", "kid")]
-    with (weights / "training_images.txt").open("a") as file:
-        file.write(image_hash(held_out[3]) + "\n")
-    with pytest.raises(UnseenError, match=f"trained on held-out images of {DOMAIN}"):
-        run_stages(["evaluate"])
-    (weights / "training_images.txt").unlink()
-    with pytest.raises(UnseenError, match=r"training_images\.txt"):
-        run_stages(["evaluate"])
 
 
 def wants(stage):

@@ -6,7 +6,6 @@ __all__ = ["EXTRACTORS"]
 
 EXTRACTORS: Mapping[str, str] = {
     "features_imagenet": "imagenet:FeaturesImagenet",
-    "features32": "features:Features32",
     "pixels": "features:Pixels",
     "projections": "features:RandomProjections",
     "inception": "extractors:Inception",

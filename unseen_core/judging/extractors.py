@@ -15,7 +15,7 @@ from unseen_core.judging import EXTRACTORS
 from unseen_core.store import file_hash
 from unseen_core.types import FeatureExtractor
 
-__all__ = ["Inception", "SqueezeNet", "load_extractor", "metric_names"]
+__all__ = ["Inception", "SqueezeNet", "load_extractor", "metric_names", "reported"]
 
 _INCEPTION_FILE = "inception-2015-12-05.pt"
 
@@ -31,6 +31,14 @@ def metric_names(extractor_name: str) -> tuple[str, str]:
     return f"kd_{extractor_name}", f"fd_{extractor_name}"
 
 
+def reported(kernel: str) -> list[str]:
+    """Return the columns of a chosen cell's distance: to held-out images that no choice has seen.
+
+    Their interval's ends come second and third. Choices look at ``<kernel>_first``.
+    """
+    return [f"{kernel}_second{end}" for end in ("", "_low", "_high")]
+
+
 def load_extractor(
     name: str, weights: Path | None = None, sha256: str | None = None, device: str = "cpu"
 ) -> FeatureExtractor:
@@ -42,11 +50,11 @@ def load_extractor(
 
     Args:
         name: One of ``EXTRACTORS``.
-        weights: Folder of ``features_imagenet`` or ``features32``, TorchScript file of
-            ``inception`` (which clean-fid wants to be called inception-2015-12-05.pt), state
-            dict of ``squeezenet``; the others take none.
-        sha256: Hash of the weights file (of ``model.safetensors`` for ``features32``), checked
-            before the file is opened. ``features32`` goes without; ``inception`` and
+        weights: Folder of ``features_imagenet``, TorchScript file of ``inception`` (which
+            clean-fid wants to be called inception-2015-12-05.pt), state dict of ``squeezenet``;
+            the others take none.
+        sha256: Hash of the weights file (of ``model.safetensors`` for ``features_imagenet``),
+            checked before the file is opened. ``features_imagenet`` goes without; ``inception`` and
             ``squeezenet`` insist on it.
         device: Where the network runs.
 
@@ -62,7 +70,7 @@ def load_extractor(
         return kind()
     if weights is None:
         raise UnseenError(
-            f"extractor {name} needs weights; give their path, or choose features32, "
+            f"extractor {name} needs weights; give their path, or choose features_imagenet, "
             "pixels or projections"
         )
     inside = getattr(kind, "hashed", None)
@@ -77,7 +85,7 @@ def _check_hash(path: Path, expected: str | None) -> None:
     """Refuse a file that is missing or whose SHA-256 is not the expected one."""
     if not path.is_file():
         raise UnseenError(
-            f"{path}: no such weights file; fetch it, or choose features32, pixels "
+            f"{path}: no such weights file; fetch it, or choose features_imagenet, pixels "
             "or projections as the extractor"
         )
     found = file_hash(path)

@@ -63,11 +63,20 @@ class Space:
         return cls(extractor, extract(extractor, fit), extract(extractor, held_out))
 
     def distances(self, features: Tensor, draws: int, seed: int) -> Metrics:
-        """Return the distances of generated images' features to the held-out images."""
+        """Return the distances of generated images' features to the held-out images.
+
+        A cell that is picked because it looks best is too good by that choice. Whoever picks one
+        does it by ``..._first``, the distance to every second held-out image, and reports
+        ``..._second``, the distance to the others.
+        """
         kernel, frechet = metric_names(self.extractor.name)
-        found = kernel_distance(features, self.held_out, draws=draws, seed=seed)
+        all_of, second = (kernel_distance(features, real, draws=draws, seed=seed)
+                          for real in (self.held_out, self.held_out[1::2]))
         return {
-            kernel: found.value, f"{kernel}_low": found.low, f"{kernel}_high": found.high,
+            kernel: all_of.value, f"{kernel}_low": all_of.low, f"{kernel}_high": all_of.high,
+            f"{kernel}_first": kernel_distance(features, self.held_out[::2], draws=1).value,
+            f"{kernel}_second": second.value, f"{kernel}_second_low": second.low,
+            f"{kernel}_second_high": second.high,
             frechet: frechet_distance(features, self.held_out),
         }
 

@@ -1,1 +1,1 @@
-"""Training of what is shipped: the ``shapes32`` network and the ``features32`` extractor."""
+"""Training of what is shipped: small networks of one domain."""

@@ -94,8 +94,8 @@ def train_denoiser(
         try:
             network.load_state_dict(start.state_dict())
         except RuntimeError as error:
-            raise UnseenError("pretrain.denoiser.start: a network of other channels; give "
-                              "pretrain.denoiser.channels its own, or start: null") from error
+            raise UnseenError("pretrain.start: a network of other channels; give "
+                              "pretrain.channels its own, or start: null") from error
     average.load_state_dict(network.state_dict())
     optimiser = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=0.0)
     mark = hashlib.sha256(repr(sorted(asdict(config).items())).encode()).hexdigest()

@@ -35,6 +35,7 @@ def regenerate(evidence: Evidence) -> str:
         ["generated images a cell", counts],
         ["judge", f"{next(iter(params.evaluate.extractors))} ({evidence.kernel}; distances also by "
                   f"{', '.join([*params.evaluate.extractors][1:]) or 'no other'}), "
+                  "to the half of the held-out images that no cell was picked by, "
                   f"{params.evaluate.draws} bootstrap draws"],
         ["bounds of `compare`", f"in target {params.compare.in_target}, novelty "
                                 f"{params.compare.novelty}"],

@@ -13,7 +13,7 @@ from flows.settings.params import Params, load_params
 from flows.settings.paths import PATHS
 from flows.settings.plan import Plan
 from unseen_core.errors import UnseenError
-from unseen_core.judging.extractors import metric_names
+from unseen_core.judging.extractors import metric_names, reported
 from unseen_core.judging.metrics import Interval
 from unseen_core.starts import StartSampler
 from unseen_core.store import read_json
@@ -96,8 +96,8 @@ class Evidence:
                     & (rows["copies"] <= rows["copies_held_out"])]
 
     def nearest(self, rows: pd.DataFrame) -> pd.Series | None:
-        """Return the row of least kernel distance, or None of no rows."""
-        return rows.loc[rows[self.kernel].idxmin()] if len(rows) else None
+        """Return the row nearest to one half of the held-out images, or None of no rows."""
+        return rows.loc[rows[f"{self.kernel}_first"].idxmin()] if len(rows) else None
 
     def best(self, case: str) -> pd.Series | None:
         """Return the closest latent cell that qualifies."""
@@ -109,8 +109,8 @@ class Evidence:
         return self.nearest(rows[rows["sampler"] == REAL])
 
     def distance(self, row: pd.Series) -> Interval:
-        """Return a row's kernel distance."""
-        return Interval(*(float(row[f"{self.kernel}{end}"]) for end in ("", "_low", "_high")))
+        """Return a row's kernel distance to the other half, which no choice has seen."""
+        return Interval(*(float(row[name]) for name in reported(self.kernel)))
 
     def measured(self, row: pd.Series, name: str) -> Interval | None:
         """Return a figure with its interval; None where the table has no such column or value."""

@@ -15,9 +15,8 @@ _SAID = (
     "than held-out images have; its rival is the closest cell made of the pixels themselves, "
     "without a network, that is at least as new. It wins (loses) if its whole interval lies below "
     "(above) the rival's; overlapping intervals are a tie. Ghosts are the mean probability that "
-    "an image is two pictures laid over each other. **Both cells are the best of many by the same "
-    "held-out images that judge them here, so both distances are too small, and no interval "
-    "corrects for it.**")
+    "an image is two pictures laid over each other. Both cells were picked by one half of the "
+    "held-out images; the distances here are to the other half.")
 _WORDS = {"wins": "it does on", "ghosts": "it is closer, but with more ghosts, on",
           "ties": "they tie on", "loses": "it loses on", "none": "nothing can be compared on"}
 

@@ -7,6 +7,7 @@ from flows.report.findings.text import DASH, Section, interval, listed, number, 
 from flows.report.findings.verdicts import Verdict, at_floor, copying, duel, selected
 from unseen_core.errors import UnseenError
 from unseen_core.judging.domain_gap import rank_relation
+from unseen_core.judging.extractors import reported
 from unseen_core.starts import Prior
 from unseen_core.starts.protocol import BLEND, CORRECTED
 
@@ -150,20 +151,20 @@ def selects(evidence: Evidence) -> Section:
                 continue
             # Where nothing was chosen, neither answer is true.
             verdicts[case] = selected(bool(row["within_10_percent"]), bool(row["within_chance"]))
-            chosen = evidence.measured(row, kernel)
+            chosen = evidence.measured(row, reported(kernel)[0])
             rows.append([case, "none" if pd.isna(row["level"]) else place_of(row),
                          number(row["confidence"]), span(chosen, 3),
                          f"{row['best_sampler']}@{int(row['best_level'])}",
-                         number(row[f"best_{kernel}"], 3), number(row["difference"], 3),
-                         verdicts[case]])
+                         number(row[f"best_{reported(kernel)[0]}"], 3),
+                         number(row["difference"], 3), verdicts[case]])
             near.append(bool(row["within_chance"]))
     close = sum(verdict == "confirmed" for verdict in verdicts.values())
     body = "" if not rows else table(
         ["", "chosen by fit images", "confidence", kernel, "best candidate by held-out images",
          kernel, "difference", "verdict"], rows)
     body += (f"\n\nThe choice is within 10 % of the best candidate on {close}, and within chance "
-             f"of it on {sum(near)}, of {len(rows)}. The best "
-             "candidate is picked by the images that judge it, so the loss is overstated."
+             f"of it on {sum(near)}, of {len(rows)}. The "
+             "best candidate is picked by one half of the held-out images; the other half judges."
              if rows else "")
     return Section(
         "The mixing step is found automatically",

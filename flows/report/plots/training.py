@@ -77,7 +77,7 @@ def _plot(
         frozen = here[[_is_frozen_style(name, plan) for name in here["sampler"]]]
         if f"{model}/{domain}" in best:
             chosen = best[f"{model}/{domain}"]
-            axis.axhline(chosen[kernel], color="black", ls=":",
+            axis.axhline(chosen[f"{kernel}_second"], color="black", ls=":",
                          label=f"frozen: {chosen['sampler']}, level {chosen['level']}")
         if len(frozen):
             axis.axhline(frozen[kernel].min(), color="grey", ls=":", label="frozen: style noise")
