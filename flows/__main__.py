@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.commands import register
+from flows.running.warm import hand_over
 from unseen_core.errors import UnseenError
 
 __all__ = ["main"]
@@ -156,6 +157,9 @@ register(app)
 
 def main() -> None:
     """Run the command line; a mistake in the input is one line and exit code 2."""
+    done = hand_over()
+    if done is not None:
+        sys.exit(done)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     for noisy in ("httpx", "httpx2", "alembic", "mlflow", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

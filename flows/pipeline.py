@@ -19,6 +19,7 @@ from flows.loading.metrics import invocation_cells
 from flows.loading.reports import MODEL_STAGES
 from flows.mlflow import tracking
 from flows.mlflow.provenance import store_label
+from flows.running.warm import warm_stages
 from unseen_core.errors import UnseenError
 
 __all__ = ["Invocation", "only_run", "run_pipeline"]
@@ -76,11 +77,11 @@ def run_pipeline(
     for target in targets:
         if not TARGET.fullmatch(target):
             raise UnseenError(f"target {target!r} is not a stage; try one such as invert@faces")
-    with only_run(root), stopped_by_sigterm():
+    with only_run(root), stopped_by_sigterm(), warm_stages() as warm:
         for extra in params:
             overlay(root / "params.yaml", extra)
         changes, targets = _narrow(root, overrides or {}, domains, targets)
-        variables = environment()
+        variables = environment() | warm
         if not prefect_answers():
             variables.pop("PREFECT_API_URL", None)
         if not changes:
