@@ -42,7 +42,7 @@ def _peers(params: Params, rows: list[dict[str, object]], kernel: str, new: floa
     groups.append([r for r in made if r["metrics"]["novelty"] >= new])
     groups.append([r for r in made if r["metrics"]["novelty"] >= params.compare.novelty
                    and r["metrics"]["in_target"] >= params.compare.in_target
-                   and r["metrics"]["copies"] <= r["metrics"]["copies_held_out"]])
+                   and r["metrics"]["copies_low"] <= r["metrics"]["copies_held_out"]])
     for group in groups:
         if group:
             closest = min(group, key=lambda r: r["metrics"][f"{kernel}_first"])

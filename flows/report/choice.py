@@ -21,8 +21,8 @@ def best_cells(params: Params, plan: Plan, table: pd.DataFrame, kernel: str) -> 
 
     Of least distance to one half of the held-out images; the distance that is reported is the one
     to the other half. Cells of the frozen network alone; one that was fine-tuned is what they are
-    compared with. A cell qualifies with ``compare.in_target``, ``compare.novelty`` and no larger
-    share of copies than held-out images have.
+    compared with. A cell qualifies with ``compare.in_target``, ``compare.novelty`` and a share
+    of copies that is not above the one among held-out images by more than chance.
     """
     judged = [name for name, sampler in plan.samplers.items() if sampler.space == "latents"
               and sampler.network is None and not plan.built[name].control]
@@ -31,7 +31,7 @@ def best_cells(params: Params, plan: Plan, table: pd.DataFrame, kernel: str) -> 
         latent = rows[rows["sampler"].isin(judged)]
         good = latent[(latent["in_target"] >= params.compare.in_target)
                       & (latent["novelty"] >= params.compare.novelty)
-                      & (latent["copies"] <= latent["copies_held_out"])]
+                      & (latent["copies_low"] <= latent["copies_held_out"])]
         pool = good if len(good) else latent
         if len(pool):
             # As a dict it holds plain numbers, fit for JSON.

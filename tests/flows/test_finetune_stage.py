@@ -155,7 +155,8 @@ def test_what_is_called_the_best_or_chosen_is_of_the_frozen_network(project):
     table = pd.DataFrame([
         {"model": MODEL, "domain": DOMAIN, "level": cell.level, "sampler": cell.sampler, "n": 4,
          **distances("kd", 0.1 if "tuned" in cell.sampler else 0.5, 0.0, 1.0),
-         "in_target": 1.0, "novelty": 1.0, "copies": 0.0, "copies_held_out": 0.1}
+         "in_target": 1.0, "novelty": 1.0, "copies": 0.0, "copies_low": 0.0,
+         "copies_held_out": 0.1}
         for cell in cells])
     best = best_cells(params, Plan.of(params), table, "kd")
     assert best[f"{MODEL}/{DOMAIN}"]["sampler"] == "slerp"

@@ -87,13 +87,13 @@ class Evidence:
         return rows[rows["sampler"].isin(names)]
 
     def qualified(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Return the rows in the target domain, new, and with no more copies than held-out images.
+        """Return the rows in the target domain, new, and with no more copies than chance explains.
 
         The bounds are those of ``compare``.
         """
         bounds = self.params.compare
         return rows[(rows["in_target"] >= bounds.in_target) & (rows["novelty"] >= bounds.novelty)
-                    & (rows["copies"] <= rows["copies_held_out"])]
+                    & (rows["copies_low"] <= rows["copies_held_out"])]
 
     def nearest(self, rows: pd.DataFrame) -> pd.Series | None:
         """Return the row nearest to one half of the held-out images, or None of no rows."""
