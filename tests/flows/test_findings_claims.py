@@ -26,7 +26,7 @@ def cell(sampler, distance, *, level=200, domain=OTHER, half=0.1, **more):
     """Return a row of compare.csv; ghosts only if given."""
     row = {"model": MODEL, "domain": domain, "level": level, "sampler": sampler, "n": 4,
            "in_target": 1.0, "novelty": 1.0, "copies": 0.0, "copies_held_out": 0.01} | more
-    row["copies_low"] = row["copies"] / 2
+    row.setdefault("copies_low", row["copies"] / 2)
     return row | distances(KERNEL, distance, distance - half, distance + half)
 
 
