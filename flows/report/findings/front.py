@@ -12,11 +12,11 @@ __all__ = ["Rivals", "opening", "rivals"]
 
 _SAID = (
     "The best latent cell is the closest one in the target domain, new, and with no more copies "
-    "than chance explains beside held-out images; its rival is the closest cell made of the pixels "
-    "themselves, without a network, that is at least as new. It wins (loses) if its whole interval "
-    "lies below (above) the rival's; overlapping intervals are a tie. Ghosts are the mean probability that "
-    "an image is two pictures laid over each other. Both cells were picked by one half of the "
-    "held-out images; the distances here are to the other half.")
+    "than chance explains beside held-out images; its rival is the closest cell made of the "
+    "pixels themselves, without a network, that is at least as new. It wins (loses) if its whole "
+    "interval lies below (above) the rival's; overlapping intervals are a tie. Ghosts are the "
+    "mean probability that an image is two pictures laid over each other. Both cells were picked "
+    "by one half of the held-out images; the distances here are to the other half.")
 _WORDS = {"wins": "it does on", "ghosts": "it is closer, but with more ghosts, on",
           "ties": "they tie on", "loses": "it loses on", "none": "nothing can be compared on"}
 
