@@ -63,7 +63,7 @@ def test_a_preset_begins_with_its_command(preset):
     ({"samplers": {"x": {"sampler": "noise", "levels": [450]}}}, "samplers.x.levels: 450"),
     ({"levels": [500]}, "is not in levels"),
     ({"samplers": {"x": {"sampler": "bands", "shell": "soft"}}}, "samplers.x: shell 'soft'"),
-    ({"pipeline": {"domains": ["retinas"]}}, "did you mean retina?"),
+    ({"pipeline": {"domains": ["facess"]}}, "did you mean faces?"),
 ], ids=["level", "levels", "setting", "domain"])
 def test_a_wrong_preset_is_refused(tmp_path, edit, said):
     preset = tmp_path / "wrong.yaml"
