@@ -32,6 +32,7 @@ if wait_for_commands(int(sys.argv[1])):
     from flows.__main__ import main
     main()
 """
+_DRIVERS = ("/dev/nvidiactl", "/dev/kfd")  # CUDA, ROCm
 _FORWARDED = (signal.SIGTERM, signal.SIGINT)
 _ENDS_WITHIN = 10.0  # seconds; longer than an import takes
 _LENGTH = 8  # bytes that hold the length of a request
@@ -41,10 +42,10 @@ _LENGTH = 8  # bytes that hold the length of a request
 def warm_stages() -> Iterator[Mapping[str, str]]:
     """Keep a warm process for the block; yield the variables that tell stages of it.
 
-    They are empty where forking is not safe: with a CUDA driver, which a fork cannot share, and
+    They are empty where forking is not safe: beside a GPU's driver, which a fork cannot share, and
     on systems other than Linux.
     """
-    if sys.platform != "linux" or Path("/dev/nvidiactl").exists():
+    if sys.platform != "linux" or any(Path(driver).exists() for driver in _DRIVERS):
         yield {}
         return
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
