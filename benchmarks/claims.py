@@ -11,15 +11,18 @@ import argparse
 import json
 from pathlib import Path
 
+import pandas as pd
 from common import RESULTS, circumstances, write_result
 from torch import Tensor
 
 from flows.loading.judge import first_extractor
+from flows.report.choice import qualified
 from flows.settings.cells import Cell
 from flows.settings.params import Params, load_params
 from flows.settings.paths import PATHS
 from unseen_core.judging.extractors import metric_names
 from unseen_core.judging.features import extract
+from unseen_core.judging.judges import halves
 from unseen_core.judging.paired import kernel_difference
 from unseen_core.store import read_pictures
 
@@ -28,26 +31,19 @@ __all__ = ["main"]
 _DRAWS = 2000  # of the bootstrap
 
 
-def _peers(params: Params, rows: list[dict[str, object]], kernel: str, new: float) -> list[Cell]:
+def _peers(params: Params, rows: pd.DataFrame, kernel: str, new: float) -> list[Cell]:
     """Return each plain sampler's closest cell, and the closest model-free ones.
 
     Of these one is at least as new as the best cell, and one keeps to the bounds that it keeps.
     """
-    cells: list[Cell] = []
     plain = [name for name, s in params.samplers.items() if s.sampler in ("noise", "prior")
              and s.space == "latents"]
-    free = [name for name, s in params.samplers.items() if s.space == "pixels"]
-    groups = [[r for r in rows if r["sampler"] == name] for name in plain]
-    made = [r for r in rows if r["sampler"] in free]
-    groups.append([r for r in made if r["metrics"]["novelty"] >= new])
-    groups.append([r for r in made if r["metrics"]["novelty"] >= params.compare.novelty
-                   and r["metrics"]["in_target"] >= params.compare.in_target
-                   and r["metrics"]["copies_low"] <= r["metrics"]["copies_held_out"]])
-    for group in groups:
-        if group:
-            closest = min(group, key=lambda r: r["metrics"][f"{kernel}_first"])
-            cells.append(Cell(closest["level"], closest["sampler"]))
-    return list(dict.fromkeys(cells))
+    free = rows[rows["sampler"].isin(
+        [name for name, s in params.samplers.items() if s.space == "pixels"])]
+    groups = [*(rows[rows["sampler"] == name] for name in plain), free[free["novelty"] >= new],
+              qualified(free, params)]
+    closest = [group.loc[group[f"{kernel}_first"].idxmin()] for group in groups if len(group)]
+    return list(dict.fromkeys(Cell(int(row["level"]), row["sampler"]) for row in closest))
 
 
 def main() -> None:
@@ -58,6 +54,7 @@ def main() -> None:
     params = load_params()
     judge = first_extractor(params)
     kernel, _ = metric_names(judge.name)
+    table = pd.read_csv(PATHS.report / "compare.csv")
     found: dict[str, object] = {}
     for key, best in json.loads((PATHS.report / "best.json").read_text()).items():
         model, _, domain = key.partition("/")
@@ -66,8 +63,9 @@ def main() -> None:
             return extract(judge, read_pictures(
                 PATHS.generated(model, domain) / f"{cell.key}.parquet")[0])
 
-        real = extract(judge, read_pictures(PATHS.domain(domain) / "held_out.parquet")[0])[1::2]
-        rows = json.loads(PATHS.metrics(model, domain, "json").read_text())["cells"]
+        held_out, _ = read_pictures(PATHS.domain(domain) / "held_out.parquet")
+        _, real = halves(extract(judge, held_out))
+        rows = table[(table["model"] == model) & (table["domain"] == domain)]
         mine = Cell(best["level"], best["sampler"])
         print(f"{key}: {mine.key}")
         found[key] = {"best": mine.key, "peers": {}}

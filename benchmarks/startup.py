@@ -7,7 +7,9 @@ each is kept, as other work on the machine only ever adds to it. Limits are wall
 ``help`` is ``python -m flows invert --help``; ``no-op`` a registered stage that does nothing and
 imports no torch; ``no-op, server away`` the same with ``PREFECT_API_URL`` at a port where nobody
 listens. ``imports of invert`` is what a real stage pays on top before it begins to work, most of
-it in diffusers and torch; it has no limit here.
+it in diffusers and torch; it has no limit here. ``check`` is a command that imports torch, and
+``check, warm`` the same in a copy of a process that has the libraries, as stages of a run are
+started (its CPU time is the asking process's alone).
 """
 
 import argparse
@@ -22,6 +24,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from common import RESULTS, circumstances, write_result
+
+from flows.running.warm import warm_stages
 
 __all__ = ["measure"]
 
@@ -50,8 +54,12 @@ class Cost:
     cpu_ratio: float = 1.0
 
 
-def commands() -> dict[str, tuple[list[str], Mapping[str, str]]]:
-    """Return what is measured: arguments of Python and additions to the environment."""
+def commands(warm: Mapping[str, str]) -> dict[str, tuple[list[str], Mapping[str, str]]]:
+    """Return what is measured: arguments of Python and additions to the environment.
+
+    Args:
+        warm: Tells a command of the warm process; empty where there is none.
+    """
     with socket.create_server(("127.0.0.1", 0)) as probe:
         away = {"PREFECT_API_URL": f"http://127.0.0.1:{probe.getsockname()[1]}/api"}
     return {
@@ -60,6 +68,8 @@ def commands() -> dict[str, tuple[list[str], Mapping[str, str]]]:
         "no-op": (["-c", NO_OP], {}),
         "no-op, server away": (["-c", NO_OP], away),
         "imports of invert": (["-c", "import flows.stages.invert"], {}),
+        "check": (["-m", "flows", "check"], {}),
+        **({"check, warm": (["-m", "flows", "check"], warm)} if warm else {}),
     }
 
 
@@ -76,10 +86,12 @@ def once(arguments: list[str], more: Mapping[str, str]) -> tuple[float, float]:
 
 def measure(repeats: int) -> dict[str, Cost]:
     """Return the cost of every command."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in commands()}
-    for _ in range(repeats):
-        for name, (arguments, more) in commands().items():
-            found[name].append(once(arguments, more))
+    with warm_stages() as warm:
+        jobs = commands(warm)
+        found: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
+        for _ in range(repeats):
+            for name, (arguments, more) in jobs.items():
+                found[name].append(once(arguments, more))
     least = {name: Cost(min(t for t, _ in times), min(c for _, c in times))
              for name, times in found.items()}
     torch = least["import torch"]

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
-from unseen_core.basics.images import pair_sheet, to_float, to_uint8
+from unseen_core.basics.images import to_float, to_uint8
 from unseen_core.basics.rng import Streams
+from unseen_core.basics.sheets import pair_sheet
 from unseen_core.diffusion.denoiser import load_model
 from unseen_core.diffusion.transport import denoise, invert
 from unseen_core.judging.novelty import nearest_pictures
@@ -19,8 +20,7 @@ from unseen_core.laws.references import References
 from unseen_core.sources import SourceConfig, load
 from unseen_core.starts import Geometric, StartContext
 
-LEVEL, CALLS, COUNT = 300, 15, 16
-folder, out, *rest = sys.argv[1:]
+(folder, out, *rest), LEVEL, CALLS, COUNT = sys.argv[1:], 300, 15, 16
 torch.set_num_threads(1)  # threads only wait for each other in a network this small
 model = load_model(Path(rest[0] if rest else "data/embedded/natural32"))
 source = load(SourceConfig("folder", "mine", path=folder, size=model.shape[-1]))

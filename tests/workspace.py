@@ -259,7 +259,7 @@ def with_network(workspace: Path) -> Path:
 
 def distances(kernel: str, value: float | None, low: float | None = None,
               high: float | None = None) -> dict[str, float | None]:
-    """Return a cell's kernel distances: equal to all held-out images and to either half."""
+    """Return a cell's kernel distances: to either half these, to all held-out images far more."""
     ends = {"": value, "_low": low, "_high": high}
-    return {f"{kernel}_first": value} | {
-        f"{kernel}{half}{end}": x for half in ("", "_second") for end, x in ends.items()}
+    return {f"{kernel}_first": value} | {f"{kernel}{end}": 1000.0 for end in ends} | {
+        f"{kernel}_second{end}": x for end, x in ends.items()}

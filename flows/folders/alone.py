@@ -24,8 +24,9 @@ from flows.running.resume import scratch
 from flows.running.run import Run
 from flows.settings.params import Params
 from unseen_core.basics.device import pick_device
-from unseen_core.basics.images import encode_png, png_bytes, sheet, to_float, to_uint8
+from unseen_core.basics.images import encode_png, png_bytes, to_float, to_uint8
 from unseen_core.basics.rng import Streams
+from unseen_core.basics.sheets import sheet
 from unseen_core.diffusion.batch import naming_memory
 from unseen_core.diffusion.transport import ancestral, denoise
 from unseen_core.errors import UnseenError

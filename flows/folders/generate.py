@@ -17,8 +17,9 @@ from flows.running.resume import scratch
 from flows.running.run import Run
 from flows.settings.params import Params, load_params
 from unseen_core.basics.device import pick_device
-from unseen_core.basics.images import encode_png, pair_sheet, png_bytes
+from unseen_core.basics.images import encode_png, png_bytes
 from unseen_core.basics.schedule import Schedule
+from unseen_core.basics.sheets import pair_sheet
 from unseen_core.diffusion.transport import METHODS
 from unseen_core.errors import UnseenError
 from unseen_core.store import read_tensors, write_bytes

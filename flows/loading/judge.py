@@ -20,9 +20,7 @@ def first_extractor(params: Params, device: str = "cpu") -> FeatureExtractor:
     Raises:
         UnseenError: As ``load_extractor`` does.
     """
-    name, section = next(iter(params.evaluate.extractors.items()))
-    weights = Path(section.weights) if section.weights else None
-    return load_extractor(name, weights, section.sha256, device)
+    return _load(*next(iter(params.evaluate.extractors.items())), device)
 
 
 def load_spaces(
@@ -33,6 +31,11 @@ def load_spaces(
     Raises:
         UnseenError: As ``load_extractor`` does.
     """
-    return [Space.of(load_extractor(name, Path(section.weights) if section.weights else None,
-                                    section.sha256, device), fit, held_out)
+    return [Space.of(_load(name, section, device), fit, held_out)
             for name, section in sections.items()]
+
+
+def _load(name: str, section: Extractor, device: str) -> FeatureExtractor:
+    """Load an extractor as its section says."""
+    weights = Path(section.weights) if section.weights else None
+    return load_extractor(name, weights, section.sha256, device)

@@ -12,26 +12,33 @@ from flows.settings.plan import Plan
 from unseen_core.errors import UnseenError
 from unseen_core.judging.extractors import reported
 
-__all__ = ["best_cells", "judge_selections", "mean_of_best"]
+__all__ = ["best_cells", "judge_selections", "mean_of_best", "qualified"]
 
+
+def qualified(rows: pd.DataFrame, params: Params) -> pd.DataFrame:
+    """Return the rows of compare.csv that are in the target domain, new, and copy no more.
+
+    The bounds are ``compare.in_target``, ``compare.novelty``, and the share of copies among
+    held-out images.
+    """
+    bounds = params.compare
+    return rows[(rows["in_target"] >= bounds.in_target) & (rows["novelty"] >= bounds.novelty)
+                & (rows["copies"] <= rows["copies_held_out"])]
 
 
 def best_cells(params: Params, plan: Plan, table: pd.DataFrame, kernel: str) -> dict[str, object]:
-    """Return, per model and domain, the latent cell of least distance that is new and on target.
+    """Return, per model and domain, the `qualified` latent cell of least distance.
 
     Of least distance to one half of the held-out images; the distance that is reported is the one
     to the other half. Cells of the frozen network alone; one that was fine-tuned is what they are
-    compared with. A cell qualifies with ``compare.in_target``, ``compare.novelty`` and a share
-    of copies that is not above the one among held-out images by more than chance.
+    compared with. Where none qualifies, it is the closest of all.
     """
     judged = [name for name, sampler in plan.samplers.items() if sampler.space == "latents"
               and sampler.network is None and not plan.built[name].control]
     best: dict[str, object] = {}
     for (model, domain), rows in table[table["sampler"] != REAL].groupby(["model", "domain"]):
         latent = rows[rows["sampler"].isin(judged)]
-        good = latent[(latent["in_target"] >= params.compare.in_target)
-                      & (latent["novelty"] >= params.compare.novelty)
-                      & (latent["copies_low"] <= latent["copies_held_out"])]
+        good = qualified(latent, params)
         pool = good if len(good) else latent
         if len(pool):
             # As a dict it holds plain numbers, fit for JSON.
@@ -44,7 +51,7 @@ def best_cells(params: Params, plan: Plan, table: pd.DataFrame, kernel: str) -> 
 
 def mean_of_best(best: Mapping[str, Mapping[str, object]], kernel: str) -> dict[str, float]:
     """Return means over the best cells: the same few figures whatever the domains are."""
-    names = {"distance": f"{kernel}_second", "novelty": "novelty", "in_target": "in_target",
+    names = {"distance": reported(kernel)[0], "novelty": "novelty", "in_target": "in_target",
              "copies": "copies", "qualify": "qualifies"}
     rows = pd.DataFrame(best.values(), columns=list(names.values())).astype(float)
     return {name: rows[column].mean() for name, column in names.items()} if best else {}

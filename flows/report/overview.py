@@ -8,7 +8,8 @@ import torch
 from flows.settings.cells import Cell
 from flows.settings.paths import PATHS
 from flows.settings.plan import Plan
-from unseen_core.basics.images import png_bytes, sheet
+from unseen_core.basics.images import png_bytes
+from unseen_core.basics.sheets import sheet
 from unseen_core.store import read_pictures, write_bytes
 
 __all__ = ["write_overview"]

@@ -55,6 +55,7 @@ def warm_stages() -> Iterator[Mapping[str, str]]:
         command = [sys.executable, "-c", _PROGRAM, str(listener.fileno())]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
                               pass_fds=[listener.fileno()], start_new_session=True) as process:
+            listener.close()  # so that nobody waits at it once that process has ended
             try:
                 yield {VARIABLE: path}
             finally:
@@ -147,7 +148,11 @@ def _take(
     client, _ = door.accept()
     length, files, _, _ = socket.recv_fds(client, _LENGTH, 3)
     with client.makefile("rb") as reader:
-        asked = json.loads(reader.read(int.from_bytes(length, "big")))
+        request = reader.read(int.from_bytes(length, "big"))
+    if not request:  # it ended before it had asked
+        client.close()
+        return False
+    asked = json.loads(request)
     for name in _LIBRARIES:
         import_module(name)
     process = os.fork()

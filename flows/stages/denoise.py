@@ -19,8 +19,9 @@ from flows.settings.cells import Cell, load_training
 from flows.settings.params import load_params
 from flows.settings.paths import PATHS
 from unseen_core.basics.device import pick_device
-from unseen_core.basics.images import pair_sheet, png_bytes, to_uint8, with_channels
+from unseen_core.basics.images import png_bytes, to_uint8, with_channels
 from unseen_core.basics.rng import Streams
+from unseen_core.basics.sheets import pair_sheet
 from unseen_core.basics.states import StartStates
 from unseen_core.diffusion.batch import naming_memory
 from unseen_core.diffusion.denoiser import UNetEps

@@ -17,7 +17,8 @@ from flows.settings.cells import COSTS, REAL, Cell, load_cost
 from flows.settings.params import load_params
 from flows.settings.paths import PATHS
 from unseen_core.basics.device import pick_device
-from unseen_core.basics.images import pair_sheet, png_bytes, with_channels
+from unseen_core.basics.images import png_bytes, with_channels
+from unseen_core.basics.sheets import pair_sheet
 from unseen_core.judging.features import extract
 from unseen_core.judging.judges import DomainJudge, GhostJudge, Metrics, measure
 from unseen_core.judging.measures import Judged

@@ -16,8 +16,9 @@ from flows.running.run import Run
 from flows.settings.params import Params, load_params
 from flows.settings.paths import PATHS
 from unseen_core.basics.device import pick_device
-from unseen_core.basics.images import png_bytes, sheet, to_uint8
+from unseen_core.basics.images import png_bytes, to_uint8
 from unseen_core.basics.rng import Streams
+from unseen_core.basics.sheets import sheet
 from unseen_core.checkpoints.network import load_network
 from unseen_core.diffusion.denoiser import load_model
 from unseen_core.diffusion.transport import denoise

@@ -243,32 +243,3 @@ def test_any_bytes_decode_or_raise_one_error(head: bytes, patch: bytes, place: i
         assert str(error).startswith("x.png: ") and "\n" not in str(error)
     else:
         assert image.shape == (3, 8, 8) and image.dtype == torch.uint8
-
-
-def test_sheet_places_every_image_and_is_deterministic() -> None:
-    stack = torch.arange(5, dtype=torch.uint8).mul(50)[:, None, None, None].expand(5, 3, 8, 6)
-    picture = images.sheet(stack, columns=3, scale=2, gap=1)
-    assert picture.size == (1 + 3 * 13, 1 + 2 * 17)
-    pixels = np.asarray(picture)
-    for index in range(5):
-        top, left = 1 + index // 3 * 17, 1 + index % 3 * 13
-        assert (pixels[top : top + 16, left : left + 12] == index * 50).all()
-    options = {"columns": 3, "title": "shapes", "captions": ["first", "second"]}
-    data = images.png_bytes(images.sheet(stack, **options))
-    assert data == images.png_bytes(images.sheet(stack, **options))
-    assert images.sheet(stack, **options).height > images.sheet(stack, columns=3).height
-    with pytest.raises(UnseenError, match="captions"):
-        images.sheet(stack, columns=3, captions=["one"])
-    with pytest.raises(UnseenError, match="n, 3, h, w"):
-        images.sheet(stack[:0], columns=3)
-
-
-def test_pair_sheet_puts_partners_side_by_side() -> None:
-    left = torch.full((2, 3, 8, 8), 10, dtype=torch.uint8)
-    right = torch.full((2, 3, 8, 8), 99, dtype=torch.uint8)
-    pixels = np.asarray(images.pair_sheet(left, right, columns=2, scale=1, gap=2))
-    assert pixels.shape == (12, 38, 3)
-    assert (pixels[2:10, 2:10] == 10).all() and (pixels[2:10, 10:18] == 99).all()
-    assert (pixels[2:10, 20:28] == 10).all() and (pixels[2:10, 28:36] == 99).all()
-    with pytest.raises(UnseenError, match="one shape"):
-        images.pair_sheet(left, right[:1], columns=2)

@@ -26,7 +26,6 @@ def cell(sampler, distance, *, level=200, domain=OTHER, half=0.1, **more):
     """Return a row of compare.csv; ghosts only if given."""
     row = {"model": MODEL, "domain": domain, "level": level, "sampler": sampler, "n": 4,
            "in_target": 1.0, "novelty": 1.0, "copies": 0.0, "copies_held_out": 0.01} | more
-    row.setdefault("copies_low", row["copies"] / 2)
     return row | distances(KERNEL, distance, distance - half, distance + half)
 
 
@@ -89,6 +88,14 @@ def test_the_rival_is_the_closest_at_least_as_new_or_else_the_newest():
 ])
 def test_a_gaussian_fit_with_geometry_is_held_to_the_floor(rows, expected):
     assert generates(evidence(rows)).verdict == expected
+
+
+def test_the_nearest_cell_is_that_of_one_half_and_its_distance_that_to_the_other():
+    near = cell("geometric", 0.7) | {f"{KERNEL}_first": 0.1}
+    far = cell("slerp", 0.3) | {f"{KERNEL}_first": 0.2}
+    made = evidence([near, far])
+    best = made.best(CASE)
+    assert best["sampler"] == "geometric" and made.distance(best).value == 0.7
 
 
 def test_the_fit_with_geometry_is_set_against_the_same_fit_without():

@@ -36,6 +36,7 @@ from unseen_core.basics.rng import Streams
 from unseen_core.diffusion.denoiser import load_model
 from unseen_core.diffusion.transport import denoise
 from unseen_core.errors import UnseenError
+from unseen_core.judging.extractors import reported
 from unseen_core.laws.gaussian import Gaussian
 from unseen_core.store import file_hash, read_pictures, write_json
 from unseen_core.training import tuned
@@ -155,8 +156,7 @@ def test_what_is_called_the_best_or_chosen_is_of_the_frozen_network(project):
     table = pd.DataFrame([
         {"model": MODEL, "domain": DOMAIN, "level": cell.level, "sampler": cell.sampler, "n": 4,
          **distances("kd", 0.1 if "tuned" in cell.sampler else 0.5, 0.0, 1.0),
-         "in_target": 1.0, "novelty": 1.0, "copies": 0.0, "copies_low": 0.0,
-         "copies_held_out": 0.1}
+         "in_target": 1.0, "novelty": 1.0, "copies": 0.0, "copies_held_out": 0.1}
         for cell in cells])
     best = best_cells(params, Plan.of(params), table, "kd")
     assert best[f"{MODEL}/{DOMAIN}"]["sampler"] == "slerp"
@@ -171,6 +171,10 @@ def test_the_training_table_has_a_row_and_the_plot_a_curve_for_every_tuned_cell(
     training(table, kernel, load_params(), out)
     found = pd.read_csv(out / "training/training.csv").set_index(["network", "level"])
     assert set(found.index) == {("style/3", 1000), ("white/2", 1000), ("white/2", 150)}
+    measured = table.set_index(["sampler", "level"])
+    for name in (f"{kernel}_first", *reported(kernel)):  # which the findings read
+        assert found.loc[("white/2", 150), name] == pytest.approx(
+            measured.loc[("tuned-white", 150), name], rel=1e-5)
     assert found["forgetting"].notna().all()
     assert found["forgetting_untuned"].nunique() == 1
     row = found.loc[("style/3", 1000)]

@@ -104,7 +104,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(project):
 
 
 def test_a_checkpoint_by_path_and_a_folder_outside_any_project(project, command, monkeypatch):
-    import flows.commands
+    import flows.commands.folders
 
     words = ("--count", 2, "--sampler", "geometric", "--level", 200)
     assert command("generate", "jpegs", "named", *words)[0] == 0
@@ -112,7 +112,7 @@ def test_a_checkpoint_by_path_and_a_folder_outside_any_project(project, command,
     assert contents(Path("named"), "0*.png") == contents(Path("by-path"), "0*.png")
     elsewhere = project.parent / "elsewhere"
     elsewhere.mkdir()
-    monkeypatch.setattr(flows.commands, "SHIPPED", project / "params.yaml")
+    monkeypatch.setattr(flows.commands.folders, "SHIPPED", project / "params.yaml")
     isolate(monkeypatch, elsewhere)
     assert command("generate", project / "jpegs", "out", *words)[0] == 0
     assert contents(elsewhere / "out", "0*.png") == contents(project / "named", "0*.png")

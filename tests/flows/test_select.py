@@ -217,8 +217,8 @@ def test_the_choice_is_set_beside_the_best_candidate():
 
 def test_a_cell_is_picked_by_one_half_of_the_held_out_images_and_reported_by_the_other():
     params = Params.model_validate(parameters())
-    common = {"model": "m", "domain": "a", "n": 4, "in_target": 1.0, "novelty": 1.0, "copies": 0.1,
-              "copies_low": 0.05, "copies_held_out": 0.06}
+    common = {"model": "m", "domain": "a", "n": 4, "in_target": 1.0, "novelty": 1.0, "copies": 0.0,
+              "copies_held_out": 0.1}
     table = pd.DataFrame([
         common | {"level": level, "sampler": "slerp"} | distances("kd", second, 0.0, 1.0)
         | {"kd": 0.0, "kd_first": first}

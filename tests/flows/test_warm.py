@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -51,7 +52,7 @@ def project(tmp_path):
 
 
 def start(warm, project, *words):
-    """Start a client whose project is ``project``, while the protocol is that of this code."""
+    """Start a client with the code of this project and the stage of ``project``."""
     return subprocess.Popen(
         [sys.executable, "-c", CLIENT, str(ROOT), str(project), *words], cwd=project, text=True,
         env=os.environ | warm | {"COLOUR": "blue"}, stdin=subprocess.PIPE,
@@ -95,6 +96,21 @@ def test_a_command_ends_with_the_process_that_asked_for_it(warm, project):
     client.kill()
     client.communicate()
     assert gone(process)
+
+
+def test_a_client_that_says_nothing_does_no_harm(warm, project):
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.connect(warm[VARIABLE])
+    out, _ = start(warm, project, "one").communicate("spoken\n", timeout=120)
+    assert out.startswith("one blue")
+
+
+def test_where_the_warm_process_has_ended_the_command_runs_by_itself(monkeypatch):
+    monkeypatch.setattr("flows.running.warm._PROGRAM", "")
+    with warm_stages() as variables:
+        for key, value in variables.items():
+            monkeypatch.setenv(key, value)
+        assert hand_over() is None
 
 
 def test_without_a_warm_process_the_command_runs_by_itself(monkeypatch, tmp_path):

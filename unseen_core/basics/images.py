@@ -1,12 +1,11 @@
-"""Pictures in and out: safe decoding, resizing, uint8 ↔ [-1, 1], contact sheets."""
+"""Pictures in and out: safe decoding, resizing, uint8 ↔ [-1, 1]."""
 
 import io
 import warnings
-from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
@@ -17,10 +16,8 @@ __all__ = [
     "decode",
     "decode_png",
     "encode_png",
-    "pair_sheet",
     "png_bytes",
     "resize",
-    "sheet",
     "to_float",
     "to_uint8",
     "with_channels",
@@ -30,7 +27,6 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
 _SMALLEST = 8
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a TIFF's tag and its value
-_PAPER, _INK, _STRIP = (24, 24, 24), (235, 235, 235), 14
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -217,72 +213,3 @@ def resize(pixels: np.ndarray, size: int, *, crop: bool = False) -> np.ndarray:
         for plane in np.moveaxis(pixels, 2, 0)
     ]
     return np.stack([np.asarray(c) for c in channels], axis=2).clip(0, 255).round().astype(np.uint8)
-
-
-def sheet(
-    images: Tensor,
-    *,
-    columns: int,
-    scale: int = 2,
-    gap: int = 2,
-    title: str = "",
-    captions: Sequence[str] = (),
-) -> Image.Image:
-    """Return a contact sheet, filled row by row.
-
-    Args:
-        images: uint8, shape (n, 3, h, w), or (n, 1, h, w) for grey, n >= 1.
-        columns: Images in a row, >= 1.
-        scale: Whole factor by which each pixel is enlarged.
-        gap: Pixels between images and around them.
-        title: One line above the sheet.
-        captions: One line above each row; as many as there are rows, or none.
-    """
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) \
-            or not len(images):
-        found = f"{images.dtype} {tuple(images.shape)}"
-        raise UnseenError(f"a sheet is made from uint8 of shape (n, 3, h, w), not {found}")
-    if columns < 1 or scale < 1 or gap < 0:
-        raise UnseenError(f"a sheet needs columns, scale >= 1, gap >= 0: {columns}, {scale}, {gap}")
-    rows = -(-len(images) // columns)
-    if captions and len(captions) != rows:
-        raise UnseenError(f"a sheet of {rows} rows needs as many captions, not {len(captions)}")
-    columns = min(columns, len(images))
-    height, width = (scale * side for side in images.shape[2:])
-    strip = _STRIP if captions else 0
-    top = gap + (_STRIP if title else 0)
-    extent = (gap + columns * (width + gap), top + rows * (strip + height + gap))
-    picture = Image.new("RGB", extent, _PAPER)
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(10)
-    draw.text((gap + 1, 1), title, _INK, font)
-    for row, caption in enumerate(captions):
-        draw.text((gap + 1, top + row * (strip + height + gap)), caption, _INK, font)
-    pixels = with_channels(images, 3).cpu().permute(0, 2, 3, 1).numpy()
-    large = pixels.repeat(scale, 1).repeat(scale, 2)
-    for index, tile in enumerate(large):
-        row, column = divmod(index, columns)
-        corner = (gap + column * (width + gap), top + strip + row * (strip + height + gap))
-        picture.paste(Image.fromarray(tile), corner)
-    return picture
-
-
-def pair_sheet(
-    left: Tensor,
-    right: Tensor,
-    *,
-    columns: int,
-    scale: int = 2,
-    gap: int = 2,
-    title: str = "",
-    captions: Sequence[str] = (),
-) -> Image.Image:
-    """Return a sheet in which each image of ``left`` touches its partner from ``right``.
-
-    The arguments are those of ``sheet``; both stacks have one shape and ``columns``
-    counts pairs. Made for samples beside their nearest fit images.
-    """
-    if left.shape != right.shape:
-        found = f"{tuple(left.shape)} and {tuple(right.shape)}"
-        raise UnseenError(f"a pair sheet needs two stacks of one shape, not {found}")
-    pairs = torch.cat([left, right], dim=3)
-    return sheet(pairs, columns=columns, scale=scale, gap=gap, title=title, captions=captions)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from unseen_core.errors import UnseenError
 from unseen_core.judging.audit import Audit, audit
-from unseen_core.judging.extractors import metric_names
+from unseen_core.judging.extractors import metric_names, reported
 from unseen_core.judging.features import Pixels, extract
 from unseen_core.judging.ghost_probe import (
     FEWEST,
@@ -23,13 +23,22 @@ from unseen_core.judging.novelty import novelty
 from unseen_core.judging.probe import Probe, fit_probe, wilson
 from unseen_core.types import FeatureExtractor
 
-__all__ = ["DomainJudge", "GhostJudge", "Metrics", "PerImage", "Space", "measure"]
+__all__ = ["DomainJudge", "GhostJudge", "Metrics", "PerImage", "Space", "halves", "measure"]
 
 LOG = logging.getLogger("unseen")
 
 Metrics = dict[str, float | None]
 PerImage = dict[str, list[object]]
 """A value for every image, by column."""
+
+
+def halves(held_out: Tensor) -> tuple[Tensor, Tensor]:
+    """Return every second held-out image or its features, (n, ...), and the others.
+
+    A cell that is picked because it looks best is too good by that choice. Whoever picks one looks
+    at the first half, and reports what the second says.
+    """
+    return held_out[::2], held_out[1::2]
 
 
 def measure(judged: Judged) -> Metrics:
@@ -65,18 +74,16 @@ class Space:
     def distances(self, features: Tensor, draws: int, seed: int) -> Metrics:
         """Return the distances of generated images' features to the held-out images.
 
-        A cell that is picked because it looks best is too good by that choice. Whoever picks one
-        does it by ``..._first``, the distance to every second held-out image, and reports
-        ``..._second``, the distance to the others.
+        ``..._first`` and ``..._second`` are those to either half; see `halves`.
         """
         kernel, frechet = metric_names(self.extractor.name)
-        all_of, second = (kernel_distance(features, real, draws=draws, seed=seed)
-                          for real in (self.held_out, self.held_out[1::2]))
+        to_pick, to_report = halves(self.held_out)
+        every, second = (kernel_distance(features, real, draws=draws, seed=seed)
+                         for real in (self.held_out, to_report))
         return {
-            kernel: all_of.value, f"{kernel}_low": all_of.low, f"{kernel}_high": all_of.high,
-            f"{kernel}_first": kernel_distance(features, self.held_out[::2], draws=1).value,
-            f"{kernel}_second": second.value, f"{kernel}_second_low": second.low,
-            f"{kernel}_second_high": second.high,
+            kernel: every.value, f"{kernel}_low": every.low, f"{kernel}_high": every.high,
+            f"{kernel}_first": kernel_distance(features, to_pick, draws=1).value,
+            **dict(zip(reported(kernel), (second.value, second.low, second.high), strict=True)),
             frechet: frechet_distance(features, self.held_out),
         }
 

@@ -57,14 +57,14 @@ def tried(evidence: Evidence, model: str) -> str:
         if case.partition("/")[0] != model:
             continue
         lines = []
-        for _, row in rows.sort_values(evidence.kernel).iterrows():
+        for _, row in rows.sort_values(evidence.shown).iterrows():
             haunted = evidence.measured(row, "ghosts")
             name = "fit images (the floor)" if row["sampler"] == REAL else place_of(row)
             lines.append([name, span(evidence.distance(row), 3), number(row["in_target"]),
                           number(row["novelty"]), number(row["copies"]),
                           span(haunted) if haunted else ABSENT])
         parts.append(f"## {case}: {len(lines)} cells\n\n" + table(
-            ["cell", f"{evidence.kernel} (95 %)", "in target", "novelty", "copies", "ghosts"],
+            ["cell", f"{evidence.shown} (95 %)", "in target", "novelty", "copies", "ghosts"],
             lines))
     return "\n\n".join([*parts, "[All claims](../findings.md)"]) + "\n"
 

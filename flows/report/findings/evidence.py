@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from flows.report.choice import qualified
 from flows.report.findings.reports import Report, load_reports, load_training
 from flows.settings.cells import REAL
 from flows.settings.params import Params, load_params
@@ -62,6 +63,11 @@ class Evidence:
         return metric_names(next(iter(self.params.evaluate.extractors)))[0]
 
     @cached_property
+    def shown(self) -> str:
+        """Name of what `distance` returns."""
+        return reported(self.kernel)[0]
+
+    @cached_property
     def built(self) -> dict[str, StartSampler]:
         """Every sampler of the parameters."""
         return Plan(self.params.samplers, ()).built
@@ -87,13 +93,8 @@ class Evidence:
         return rows[rows["sampler"].isin(names)]
 
     def qualified(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Return the rows in the target domain, new, and with no more copies than chance explains.
-
-        The bounds are those of ``compare``.
-        """
-        bounds = self.params.compare
-        return rows[(rows["in_target"] >= bounds.in_target) & (rows["novelty"] >= bounds.novelty)
-                    & (rows["copies_low"] <= rows["copies_held_out"])]
+        """Return the rows that keep to the bounds of ``compare``."""
+        return qualified(rows, self.params)
 
     def nearest(self, rows: pd.DataFrame) -> pd.Series | None:
         """Return the row nearest to one half of the held-out images, or None of no rows."""

@@ -12,7 +12,7 @@ __all__ = ["Rivals", "opening", "rivals"]
 
 _SAID = (
     "The best latent cell is the closest one in the target domain, new, and with no more copies "
-    "than chance explains beside held-out images; its rival is the closest cell made of the "
+    "than held-out images have; its rival is the closest cell made of the "
     "pixels themselves, without a network, that is at least as new. It wins (loses) if its whole "
     "interval lies below (above) the rival's; overlapping intervals are a tie. Ghosts are the "
     "mean probability that an image is two pictures laid over each other. Both cells were picked "
@@ -83,7 +83,7 @@ def opening(evidence: Evidence) -> str:
                      f"**{len(outcomes['wins'])} of {len(found)} domains**: {rest}."
                      + (" Ghosts were not measured in this run." if not haunted else ""))
         rows += [_line(evidence, f"{model}/{domain}", pair) for domain, pair in found.items()]
-    head = ["cell", evidence.kernel, "novelty", "ghosts"]
+    head = ["cell", evidence.shown, "novelty", "ghosts"]
     shown = table(["", *(f"latent: {x}" for x in head), *(f"model-free: {x}" for x in head),
                    "the latent cell"], rows)
     return "\n\n".join([*lines, _SAID, shown + evidence.picture(

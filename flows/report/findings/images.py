@@ -7,7 +7,6 @@ from flows.report.findings.text import DASH, Section, interval, listed, number, 
 from flows.report.findings.verdicts import Verdict, at_floor, copying, duel, selected
 from unseen_core.errors import UnseenError
 from unseen_core.judging.domain_gap import rank_relation
-from unseen_core.judging.extractors import reported
 from unseen_core.starts import Prior
 from unseen_core.starts.protocol import BLEND, CORRECTED
 
@@ -48,7 +47,7 @@ def generates(evidence: Evidence) -> Section:
     bounds = evidence.params.compare
     return Section(
         "A Gaussian fit, corrected by geometry, gives new images of the domain",
-        f"{evidence.params.sample.count} images a cell; {evidence.kernel} to held-out images at "
+        f"{evidence.params.sample.count} images a cell; {evidence.shown} to held-out images at "
         "each sampler's closest level, with a 95 % bootstrap interval; bold where the cell is in "
         f"target (>= {bounds.in_target}), new (>= {bounds.novelty}) and no copy.",
         "confirmed if the closest such cell of a Gaussian fit with geometry is no farther than the "
@@ -140,7 +139,7 @@ def copies(evidence: Evidence) -> Section:
 def selects(evidence: Evidence) -> Section:
     """Return "the mixing step is found automatically"."""
     verdicts: dict[str, Verdict] = {}
-    rows, near, missing, kernel = [], [], [], evidence.kernel
+    rows, near, missing, shown = [], [], [], evidence.shown
     if evidence.selection is None:
         missing += [(case, f"{NOT_HERE}; `python -m flows run` does it") for case in evidence.cases]
     else:
@@ -151,17 +150,17 @@ def selects(evidence: Evidence) -> Section:
                 continue
             # Where nothing was chosen, neither answer is true.
             verdicts[case] = selected(bool(row["within_10_percent"]), bool(row["within_chance"]))
-            chosen = evidence.measured(row, reported(kernel)[0])
+            chosen = evidence.measured(row, shown)
             rows.append([case, "none" if pd.isna(row["level"]) else place_of(row),
                          number(row["confidence"]), span(chosen, 3),
                          f"{row['best_sampler']}@{int(row['best_level'])}",
-                         number(row[f"best_{reported(kernel)[0]}"], 3),
-                         number(row["difference"], 3), verdicts[case]])
+                         number(row[f"best_{shown}"], 3), number(row["difference"], 3),
+                         verdicts[case]])
             near.append(bool(row["within_chance"]))
     close = sum(verdict == "confirmed" for verdict in verdicts.values())
     body = "" if not rows else table(
-        ["", "chosen by fit images", "confidence", kernel, "best candidate by held-out images",
-         kernel, "difference", "verdict"], rows)
+        ["", "chosen by fit images", "confidence", shown, "best candidate by held-out images",
+         shown, "difference", "verdict"], rows)
     body += (f"\n\nThe choice is within 10 % of the best candidate on {close}, and within chance "
              f"of it on {sum(near)}, of {len(rows)}. The "
              "best candidate is picked by one half of the held-out images; the other half judges."
@@ -204,7 +203,7 @@ def farther(evidence: Evidence) -> Section:
                      f"better, p = {number(ranks.p_spearman, 3)}; the least p that so many domains "
                      f"can give is {number(ranks.smallest_p, 3)}: {ranks.verdict}.")
     body = "" if not rows else "\n\n".join([table(
-        ["", "distance from the seen domain", "best latent cell", evidence.kernel], rows), *lines])
+        ["", "distance from the seen domain", "best latent cell", evidence.shown], rows), *lines])
     return Section(
         "Farther domains are easier",
         "Kernel distance of the fit images to the seen domain's images, against the kernel "

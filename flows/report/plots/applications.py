@@ -11,7 +11,8 @@ from PIL import Image
 from flows.report.applications_data import Made, side
 from flows.settings.params import Params
 from unseen_core.applications import enlarge, shrink
-from unseen_core.basics.images import sheet, to_float, to_uint8
+from unseen_core.basics.images import to_float, to_uint8
+from unseen_core.basics.sheets import sheet
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

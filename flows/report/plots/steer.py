@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unseen_core.basics.images import sheet, to_uint8
+from unseen_core.basics.images import to_uint8
+from unseen_core.basics.sheets import sheet
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -7,6 +7,7 @@ import pandas as pd
 
 from flows.settings.paths import PATHS
 from flows.settings.plan import Plan
+from unseen_core.judging.extractors import reported
 from unseen_core.store import read_json
 
 matplotlib.use("Agg")
@@ -34,7 +35,7 @@ def training(table: pd.DataFrame, kernel: str, plan: Plan, folder: Path) -> None
     out.mkdir(parents=True, exist_ok=True)
     for old in out.iterdir():
         old.unlink()
-    measured = ["n", "calls", kernel, f"{kernel}_low", f"{kernel}_high", "novelty", "copies",
+    measured = ["n", "calls", f"{kernel}_first", *reported(kernel), "novelty", "copies",
                 "in_target", "diversity"]
     rows = [_row(cell, plan, measured) for _, cell in table.iterrows()
             if _network(cell["sampler"], plan)]
@@ -65,28 +66,30 @@ def _plot(
 ) -> None:
     """Plot the kernel distance over steps: a panel per domain, a curve per noise and images."""
     best = read_json(folder / "best.json")
+    value, lowest, highest = reported(kernel)
     groups = list(found.groupby(["model", "domain"], sort=False))
     figure, axes = plt.subplots(1, len(groups), figsize=(4.2 * len(groups), 3.8), squeeze=False)
     for axis, ((model, domain), rows) in zip(axes[0], groups, strict=True):
         for (noise, images), line in rows.groupby(["noise", "images"]):
-            low = (line[kernel] - line[f"{kernel}_low"]).clip(lower=0)
-            high = (line[f"{kernel}_high"] - line[kernel]).clip(lower=0)
-            axis.errorbar(line["steps"], line[kernel], yerr=[low, high], marker="o", capsize=2,
+            low = (line[value] - line[lowest]).clip(lower=0)
+            high = (line[highest] - line[value]).clip(lower=0)
+            axis.errorbar(line["steps"], line[value], yerr=[low, high], marker="o", capsize=2,
                           ls="-" if noise == "style" else "--", label=f"{noise}, {images} images")
         here = table[(table["model"] == model) & (table["domain"] == domain)]
         frozen = here[[_is_frozen_style(name, plan) for name in here["sampler"]]]
         if f"{model}/{domain}" in best:
             chosen = best[f"{model}/{domain}"]
-            axis.axhline(chosen[f"{kernel}_second"], color="black", ls=":",
+            axis.axhline(chosen[value], color="black", ls=":",
                          label=f"frozen: {chosen['sampler']}, level {chosen['level']}")
         if len(frozen):
-            axis.axhline(frozen[kernel].min(), color="grey", ls=":", label="frozen: style noise")
+            nearest = frozen.loc[frozen[f"{kernel}_first"].idxmin()]
+            axis.axhline(nearest[value], color="grey", ls=":", label="frozen: style noise")
         axis.set(title=f"{model} / {domain}", xlabel="steps of training", xscale="log",
                  xticks=sorted(set(rows["steps"])), xticklabels=sorted(set(rows["steps"])))
         axis.minorticks_off()
         axis.set_yscale("symlog", linthresh=0.1)
         axis.legend(fontsize=6)
-    axes[0][0].set_ylabel(f"{kernel} to held-out images")
+    axes[0][0].set_ylabel(f"{value} to held-out images")
     figure.tight_layout()
     # Without the time of day, so that equal tables give equal files.
     figure.savefig(folder / "training/training.png", dpi=110, metadata={"Software": None})

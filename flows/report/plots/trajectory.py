@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 from torch import Tensor
 
-from unseen_core.basics.images import sheet
+from unseen_core.basics.sheets import sheet
 
 __all__ = ["plot_strip", "plot_trajectory"]
 

@@ -8,8 +8,9 @@ from PIL import Image
 from torch import Tensor
 
 from unseen_core.analysis.latents.bandwidth import bandwidth
-from unseen_core.basics.images import sheet, to_float, to_uint8
+from unseen_core.basics.images import to_float, to_uint8
 from unseen_core.basics.rng import Streams
+from unseen_core.basics.sheets import sheet
 from unseen_core.diffusion.denoiser import UNetEps
 from unseen_core.diffusion.transport import Method, ancestral, denoise
 from unseen_core.judging.extractors import metric_names

@@ -42,7 +42,7 @@ def loses(evidence: Evidence) -> Section:
     body = table(["", "level", *kinds, "ODE against ancestral", "verdict"], rows)
     return Section(
         "Local sampling loses what the seen domain does not vary in",
-        f"{evidence.kernel} to held-out images with its 95 % interval, novelty, and share in the "
+        f"{evidence.shown} to held-out images with its 95 % interval, novelty, and share in the "
         "target domain, at every level where all three were tried. Noising and denoising an image "
         "should leave κ of its offset from the seen domain with fresh noise on the way down "
         "(ancestral), √κ without (ODE), and all of it after inversion, which is a copy and no new "
@@ -69,10 +69,10 @@ def keeps(evidence: Evidence) -> Section:
         rows.append([case, str(level), str(sum(len(group) > 0 for group in groups.values())),
                      listed(wrong), verdicts[case]])
         full += [[case, tier, cell_text(evidence, row)] for tier, group in groups.items()
-                 for _, row in group.sort_values(evidence.kernel).iterrows()]
+                 for _, row in group.sort_values(evidence.shown).iterrows()]
     body = table(["", "level", "kinds tried", "pairs against the order", "verdict"], rows)
     body += "\n\n" + fold("every cell, by what it should keep", table(
-        ["", "should keep", f"{evidence.kernel} (95 %), novelty, in target"], full))
+        ["", "should keep", f"{evidence.shown} (95 %), novelty, in target"], full))
     return Section(
         "Start states keep as much of the unseen domain as the closed form says",
         "At the level where most kinds of start were tried: noise keeps nothing, an ancestral "

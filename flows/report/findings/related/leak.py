@@ -121,7 +121,7 @@ def imitates(evidence: Evidence) -> Section:
                   "leak against the Gaussian fit", "verdict"], rows)
     return Section(
         "A leak of a few images gives the unseen domain without inversion",
-        f"{evidence.kernel} to held-out images with its 95 % interval, then novelty and share in "
+        f"{evidence.shown} to held-out images with its 95 % interval, then novelty and share in "
         "the target domain, at each kind's closest level. A leak is a law of the clean fit images, "
         "noised; the Gaussian fit is one of their inverted latents; geometric cells start from "
         "the latents themselves.",

@@ -30,7 +30,7 @@ def tunes(evidence: Evidence) -> Section:
             sides = {noise: pair[pair["noise"] == noise] for noise in ("style", "white")}
             if any(side.empty for side in sides.values()):
                 continue
-            style, white = (side.loc[side[evidence.kernel].idxmin()] for side in sides.values())
+            style, white = (evidence.nearest(side) for side in sides.values())
             judged.append(beats(evidence.distance(style), evidence.distance(white)))
             seconds += [float(x["seconds"]) for x in (style, white) if pd.notna(x["seconds"])]
             rows.append([case, str(int(budget[0])), str(int(budget[1])),
@@ -54,7 +54,7 @@ def tunes(evidence: Evidence) -> Section:
     return Section(
         "Style noise fine-tunes better than white noise",
         "Copies of the network trained further on the fit images, at equal images, steps, batch "
-        f"and learning rate; {evidence.kernel} to held-out images with its 95 % interval. Each "
+        f"and learning rate; {evidence.shown} to held-out images with its 95 % interval. Each "
         "network is trained once, and the chance of that is in no interval. Forgetting is the same "
         "distance of a network's own images to the seen domain. The best frozen cell is that of "
         "the first table, the best of many by the images that judge it here.",
@@ -82,7 +82,7 @@ def fails(evidence: Evidence) -> Section:
                  rows)
     return Section(
         "A frozen network fails from style noise",
-        f"{evidence.kernel} to held-out images with its 95 % interval, novelty, and share in the "
+        f"{evidence.shown} to held-out images with its 95 % interval, novelty, and share in the "
         "target domain. The frozen network takes style noise, which varies less, for noise of "
         "power 1: contrast should fall and the mean be driven too far.",
         "confirmed if its interval lies above that of the fit images, refuted if it is no farther "

@@ -1,8 +1,7 @@
-"""The commands of the stages, made of the stages themselves, and those on the user's folders."""
+"""The commands on the user's own folders."""
 
 from collections.abc import Callable
 from functools import wraps
-from inspect import Parameter, Signature
 from os import chdir
 from pathlib import Path
 from typing import Annotated
@@ -23,35 +22,10 @@ from flows.options import (
     Steps,
     finite,
 )
-from flows.running.registry import DATA_FLOW, targets_of
 from flows.settings.documented import SHIPPED
 from unseen_core.errors import UnseenError
 
-__all__ = ["register", "stage"]
-
-_TARGETS = {"model": "A model of params.yaml.", "domain": "A domain of params.yaml.",
-            "name": "An entry of downloads in params.yaml."}
-
-
-def stage(name: str, /, **targets: str | None) -> None:
-    """Run a stage on what was named; paths are made of names that params.yaml defines only.
-
-    Args:
-        name: The stage, a module of ``flows``.
-        targets: Names under ``model``, ``domain`` or ``name`` (a download); None is left out.
-
-    Raises:
-        UnseenError: If params.yaml does not define a name.
-    """
-    from flows.dispatch import run_stage
-    from flows.settings.params import load_params
-
-    named = {key: value for key, value in targets.items() if value is not None}
-    params = load_params()
-    known = {"model": params.model, "domain": params.domain, "name": params.download}
-    for key, value in named.items():
-        known[key](value)
-    run_stage(name, named)
+__all__ = ["anonymise", "anywhere", "augment", "enhance", "finetune_pipeline", "generate"]
 
 
 def anonymise(
@@ -239,31 +213,7 @@ def finetune_pipeline(
     typer.echo(f"{out}: a pipeline; give it to `generate --pipeline`, with the same prompt")
 
 
-def stage_command(name: str) -> Callable[..., None]:
-    """Return the command of a stage of dvc.yaml: the stage's keywords are its options."""
-
-    def command(**targets: str | None) -> None:
-        stage(name, **targets)
-
-    words = [Parameter(key, Parameter.KEYWORD_ONLY, default=Parameter.empty if needed else None,
-                       annotation=Annotated[str if needed else str | None, typer.Option(
-                           help=_TARGETS[key])])
-             for key, needed in targets_of(name).items()]
-    command.__signature__ = Signature(words)  # type: ignore[attr-defined]
-    command.__annotations__ = {word.name: word.annotation for word in words}
-    return command
-
-
-def register(app: typer.Typer) -> None:
-    """Add every command of this module to the command line."""
-    for name, does in DATA_FLOW.items():
-        app.command(name.replace("_", "-"), help=does,
-                    rich_help_panel="Stages of the pipeline")(stage_command(name))
-    for command in (generate, anonymise, augment, enhance, finetune_pipeline):
-        app.command(rich_help_panel="On your own folders")(_anywhere(command))
-
-
-def _anywhere(command: Callable[..., None]) -> Callable[..., None]:
+def anywhere(command: Callable[..., None]) -> Callable[..., None]:
     """Return a command that works in the source tree where the working directory has no project."""
 
     @wraps(command)
