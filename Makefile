@@ -13,7 +13,7 @@ repro: env
 	@$(RUN) -m flows run
 
 test: env
-	@$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile
+	@$(RUN) -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 bench: env
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(RUN) "$$script"; done

@@ -26,16 +26,11 @@ def git(*words):
     subprocess.run(["git", *author, *words], check=True, capture_output=True)
 
 
-def start(*words):
+def start(*words, **variables):
     """Start dvc in a process group of its own, with this interpreter first on the path."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    return launch(words, path)
-
-
-def launch(words, path):
-    """Start dvc with a given search path for the commands of its stages."""
     return subprocess.Popen([sys.executable, "-m", "dvc", *words], start_new_session=True,
-                            env=os.environ | {"PATH": path}, stdin=subprocess.DEVNULL,
+                            env=os.environ | {"PATH": path} | variables, stdin=subprocess.DEVNULL,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -49,16 +44,16 @@ def finish(process):
     return output
 
 
-def end(process):
+def end(process, patience=120):
     """Stop a process, with its group if it leads one, and leave nothing of it behind.
 
-    It is asked first, and killed if it is still there after minutes: a busy machine is slow.
+    It is asked first, and killed if it is still there after so many seconds.
     """
     leads = process.poll() is None and os.getpgid(process.pid) == process.pid
     send = partial(os.killpg, process.pid) if leads else process.send_signal
     try:
         send(signal.SIGTERM)
-        process.wait(120)
+        process.wait(patience)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -71,9 +66,9 @@ def end(process):
                 pipe.close()
 
 
-def dvc(*words):
+def dvc(*words, **variables):
     """Run dvc to its end and return what it printed."""
-    return finish(start(*words))
+    return finish(start(*words, **variables))
 
 
 def ran(output):

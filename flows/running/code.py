@@ -1,6 +1,5 @@
 """The code that each stage of dvc.yaml depends on, so that DVC reruns what a change touches."""
 
-import ast
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -8,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from ruamel.yaml import YAML
 
 from flows.running.registry import MODULES
-from unseen_core.store import import_closure
+from unseen_core.store import import_closure, syntax_tree
 
 __all__ = ["ROOT", "code_of", "is_code", "modules_of", "stage_of", "write_code_deps"]
 
@@ -44,7 +43,7 @@ def code_of(stage: str) -> list[str]:
 
 def _is_bare(file: Path) -> bool:
     """Return whether a file is a package's ``__init__`` that holds nothing but its docstring."""
-    return file.name == "__init__.py" and len(ast.parse(file.read_text("utf-8")).body) == 1
+    return file.name == "__init__.py" and len(syntax_tree(file).body) == 1
 
 
 def _dependency(file: PurePosixPath) -> PurePosixPath:

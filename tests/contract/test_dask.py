@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 from repository import PATIENCE, end
 from workspace import (
     DOMAIN,
@@ -38,11 +37,28 @@ LATENTS, GENERATED = Path("data/latents", MODEL, DOMAIN), Path("data/generated",
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    """Two worker processes, one thread each."""
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1",
-                      dashboard_address=None, env=PATIENT) as cluster:
-        yield cluster
+def hosts():
+    """A scheduler and two workers, each with an address of its own, as on three machines."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    worker = [address, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
+    words = {"scheduler": ["scheduler", "--host", address, "--no-dashboard", "--no-show"],
+             "one": ["worker", *worker, "--host", "127.0.0.1", "--name", "one"],
+             "two": ["worker", *worker, "--host", "127.0.0.2", "--name", "two"]}
+    children = {
+        name: subprocess.Popen(
+            [sys.executable, "-m", f"distributed.cli.dask_{kind}", *options],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=os.environ | PATIENT | {"PYTHONPATH": str(ROOT)})
+        for name, (kind, *options) in words.items()}
+    try:
+        with Client(address, timeout=PATIENCE) as client:
+            client.wait_for_workers(2, timeout=PATIENCE)
+        yield children | {"address": address}
+    finally:
+        for child in reversed(children.values()):
+            end(child)
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +75,8 @@ def made(blank, tmp_path_factory):
 
 
 @pytest.fixture
-def spread(made, tmp_path, monkeypatch, server, cluster):
-    """A copy of it as the working directory, whose stages go to the cluster.
+def spread(made, tmp_path, monkeypatch, server, hosts):
+    """A copy of it as the working directory, whose stages go to the workers.
 
     Gives the calls made in this process, which does a part itself where a busy server (its SQLite
     answers 503 now and then) has lost the task.
@@ -68,7 +84,7 @@ def spread(made, tmp_path, monkeypatch, server, cluster):
     enter_copy(made, tmp_path, monkeypatch)
     monkeypatch.setenv("PREFECT_API_URL", server)
     monkeypatch.setenv("UNSEEN_TASK_RUNNER", "dask")
-    monkeypatch.setenv("UNSEEN_DASK_ADDRESS", cluster.scheduler_address)
+    monkeypatch.setenv("UNSEEN_DASK_ADDRESS", hosts["address"])
     here = []
 
     def counted(true):
@@ -84,7 +100,7 @@ def pictures():
     return contents(GENERATED)
 
 
-def test_workers_make_the_bytes_of_one_process(spread):
+def test_workers_of_two_hosts_make_the_bytes_of_one_process(spread):
     latents, images = contents(LATENTS), pictures()
     shutil.rmtree(LATENTS)
     run_stages(["invert"])
@@ -97,7 +113,7 @@ def test_workers_make_the_bytes_of_one_process(spread):
     assert len(spread) < DENOISED
 
 
-def test_a_killed_worker_costs_nothing_but_time(spread, cluster):
+def test_a_killed_worker_costs_nothing_but_time(spread, hosts):
     latents, left = contents(LATENTS), []
     shutil.rmtree(LATENTS)
 
@@ -107,7 +123,7 @@ def test_a_killed_worker_costs_nothing_but_time(spread, cluster):
             if time.monotonic() > until:
                 return
             time.sleep(0.001)
-        os.kill(cluster.workers[0].process.pid, signal.SIGKILL)
+        hosts["one"].kill()
         left.append(PARTS - len(done))
 
     thread = threading.Thread(target=kill_one)
@@ -116,42 +132,6 @@ def test_a_killed_worker_costs_nothing_but_time(spread, cluster):
     thread.join()
     assert left and left[0] > 0  # it died with parts still to be made
     assert contents(LATENTS) == latents
-
-
-@pytest.fixture
-def hosts():
-    """A scheduler and two workers, each with an address of its own, as on three machines."""
-    module = [sys.executable, "-m", "distributed.cli.dask_{}"]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-    words = {"scheduler": ["--host", address, "--no-dashboard", "--no-show"],
-             "one": [address, "--host", "127.0.0.1", "--name", "one"],
-             "two": [address, "--host", "127.0.0.2", "--name", "two"]}
-    children = []
-    for name, options in words.items():
-        kind = "scheduler" if name == "scheduler" else "worker"
-        more = [] if kind == "scheduler" else ["--nthreads", "1", "--no-nanny", "--no-dashboard"]
-        children.append(subprocess.Popen(
-            [*(word.format(kind) for word in module), *options, *more],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": str(ROOT)}))
-    try:
-        with Client(address, timeout=PATIENCE) as client:
-            client.wait_for_workers(2, timeout=PATIENCE)
-        yield address
-    finally:
-        for child in reversed(children):
-            end(child)
-
-
-def test_workers_of_two_hosts_make_the_bytes_of_one_process(spread, hosts, monkeypatch):
-    monkeypatch.setenv("UNSEEN_DASK_ADDRESS", hosts)
-    latents = contents(LATENTS)
-    shutil.rmtree(LATENTS)
-    run_stages(["invert"])
-    assert contents(LATENTS) == latents
-    assert len(spread) < PARTS
 
 
 def test_another_runner_is_refused_in_one_line(monkeypatch):

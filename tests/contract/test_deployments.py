@@ -9,9 +9,9 @@ import time
 
 import pytest
 import requests
-from repository import PATIENCE, end, lay_code
+from repository import PATIENCE, end
 from ruamel.yaml import YAML
-from workspace import change, isolate
+from workspace import ROOT, change, isolate
 
 pytestmark = pytest.mark.contract
 
@@ -25,17 +25,13 @@ def tool(*words, environment):
 
 
 @pytest.fixture(scope="module")
-def project(finished, tmp_path_factory):
+def project(repository):
     """The finished project in git and DVC, with a change that makes the last stage stale."""
-    folder = tmp_path_factory.mktemp("deployed") / "project"
-    shutil.copytree(finished, folder)
-    lay_code(folder, "prefect.yaml")
+    shutil.copy(ROOT / "prefect.yaml", repository)
     with pytest.MonkeyPatch.context() as patch:
-        isolate(patch, folder)
-        subprocess.run(["git", "init", "-q"], check=True)
-        tool("dvc", "commit", "--force", "--quiet", environment=os.environ)
-        change(folder, "compare", "novelty", to=0.5)
-        yield folder
+        isolate(patch, repository)
+        change(repository, "compare", "novelty", to=0.5)
+        yield repository
 
 
 class Server:
@@ -106,7 +102,7 @@ def nightly_run(deployed, server, project):
     except AssertionError as error:
         raise AssertionError(f"{error}\n{log.read_text()}") from None
     finally:
-        end(worker)
+        end(worker, patience=10)  # its runs are over; beside a busy server it may take minutes
 
 
 def test_every_deployment_is_there_and_the_nightly_one_is_planned(deployed, server):

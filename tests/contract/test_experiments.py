@@ -1,4 +1,4 @@
-"""`dvc exp run --queue` over domains and levels, and what DVC shows of it."""
+"""`dvc exp run --queue` over levels, for one domain alone, and what DVC shows of it."""
 
 import csv
 import io
@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from repository import dvc, finish, git, launch, ran
-from warm import warm_python
+from repository import dvc, git, ran
 from workspace import DOMAIN, MODEL, OTHER, SAMPLERS, change, isolate
 
 from flows.mlflow.store import connect
+from flows.running.warm import warm_stages
 
 pytestmark = [
     pytest.mark.contract,
@@ -24,8 +24,8 @@ RERUN = ["sample", "denoise", "evaluate", "select"]
 
 
 @pytest.fixture(scope="module")
-def swept(repository, migrated, tmp_path_factory):
-    """The repository after four queued experiments, and what running them printed."""
+def swept(repository, migrated):
+    """The repository after two queued experiments, and what running them printed."""
     with pytest.MonkeyPatch.context() as patch:
         isolate(patch, repository)
         patch.delenv("UNSEEN_PARENT_RUN")  # each is recorded as a bare `dvc repro` is
@@ -35,11 +35,10 @@ def swept(repository, migrated, tmp_path_factory):
         git("commit", "-q", "-m", "two samplers, one with a level to sweep over")
         git("tag", "-a", "priors@v1.0.0", "-m", "first")
         shutil.copy(migrated, "mlflow.db")
-        with warm_python(tmp_path_factory.mktemp("warm")) as path:
-            finish(launch(["exp", "run", "--queue",
-                           "-S", f"pipeline.domains=[{DOMAIN}],[{OTHER}]",
-                           "-S", "samplers.geometric.levels=[100],[200]"], path))
-            output = finish(launch(["exp", "run", "--run-all"], path))
+        dvc("exp", "run", "--queue", "-S", f"pipeline.domains=[{OTHER}]",
+            "-S", "samplers.geometric.levels=[100],[200]")
+        with warm_stages() as warm:
+            output = dvc("exp", "run", "--run-all", **warm)
     return repository, output
 
 
@@ -57,11 +56,11 @@ def table():
     return [row for row in csv.DictReader(io.StringIO(text)) if row["typ"] != "baseline"]
 
 
-def test_the_table_has_a_row_per_domain_and_level(inside):
+def test_the_table_has_a_row_per_level(inside):
     rows = table()
     assert {(row["pipeline.domains"], row["samplers.geometric.levels"]) for row in rows} == {
-        (f"['{domain}']", f"[{level}]") for domain in (DOMAIN, OTHER) for level in LEVELS}
-    assert len(rows) == 4
+        (f"['{OTHER}']", f"[{level}]") for level in LEVELS}
+    assert len(rows) == len(LEVELS)
     assert all(float(row["distance"]) < 10 and float(row["novelty"]) >= 0 for row in rows)
     axes = {"Experiment", "rev", "typ", "parent", "pipeline.domains", "samplers.geometric.levels"}
     figures = set(rows[0]) - axes
@@ -71,12 +70,9 @@ def test_the_table_has_a_row_per_domain_and_level(inside):
 def test_only_what_a_sampler_decides_ran_again(swept):
     stages = ran(swept[1])
     assert sorted(stages) == sorted([
-        *(f"{name}@{MODEL}-{domain}" for name in RERUN for domain in (DOMAIN, OTHER)
-          for _ in LEVELS), *["compare"] * 4,
-        # Once for each choice of domains: the second level finds them in DVC's run cache.
-        *[f"steer@{MODEL}", f"trajectory@{MODEL}"] * 2,
-        # And once for each level: a domain changes nothing of the plan.
-        *["plan"] * 2])
+        *[f"{name}@{MODEL}-{OTHER}" for name in RERUN] * 2, *["compare", "plan"] * 2,
+        # Once: the second level finds them in DVC's run cache.
+        f"steer@{MODEL}", f"trajectory@{MODEL}"])
 
 
 def test_experiments_are_recorded_in_the_store_of_the_main_repository(inside):
@@ -91,7 +87,7 @@ def test_experiments_are_recorded_in_the_store_of_the_main_repository(inside):
         series, = [run for run in below if run.tags["unseen.kind"] == "series"]
         client = connect(inside).client
         data = client.get_run(parent.id).data.params
-        assert data["pipeline.domains"] == json.dumps([series.name.partition("/")[2]])
+        assert data["pipeline.domains"] == json.dumps([OTHER])
         level, = json.loads(data["samplers.geometric.levels"])
         assert f"{series.name}/L{level:04d}/geometric" in {run.name for run in below}
 

@@ -1,7 +1,13 @@
 """Files of the pipeline: atomic, resumable, with equal bytes for equal content."""
 
 from unseen_core.store.atomic import read_json, write_bytes, write_json, write_with
-from unseen_core.store.fingerprint import file_hash, fingerprint, folder_hash, import_closure
+from unseen_core.store.fingerprint import (
+    file_hash,
+    fingerprint,
+    folder_hash,
+    import_closure,
+    syntax_tree,
+)
 from unseen_core.store.frames import read_frame, write_frame
 from unseen_core.store.manifest import DType, Manifest, latent_manifest, write_index
 from unseen_core.store.pictures import read_pictures, write_pictures
@@ -24,6 +30,7 @@ __all__ = [
     "read_pictures",
     "read_tensors",
     "save_part",
+    "syntax_tree",
     "write_bytes",
     "write_frame",
     "write_index",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from unseen_core.errors import UnseenError
 
-__all__ = ["file_hash", "fingerprint", "folder_hash", "import_closure"]
+__all__ = ["file_hash", "fingerprint", "folder_hash", "import_closure", "syntax_tree"]
 
 
 def fingerprint(parts: Mapping[str, object]) -> str:
@@ -91,6 +91,24 @@ def import_closure(
     return sorted(found)
 
 
+def syntax_tree(file: Path) -> ast.Module:
+    """Return what a Python file says, without running it.
+
+    Raises:
+        UnseenError: The file is missing or is not Python.
+    """
+    try:
+        source = file.read_bytes()
+        try:
+            return ast.parse(source, filename=str(file))
+        except SystemError:
+            # Python 3.11 counts the depth of all threads as one: where another thread parses at
+            # the same time (to print a traceback, say), a sound file may be refused.
+            return ast.parse(source, filename=str(file))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UnseenError(f"{file}: cannot be read as Python ({error}); fix the file") from error
+
+
 def _canonical(value: object) -> str:
     """Return JSON with sorted keys and no spaces."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -116,12 +134,8 @@ def _files_of(name: str, root: Path) -> list[Path]:
 
 def _imported_names(file: Path, root: Path) -> Iterator[str]:
     """Yield the absolute dotted names that a file imports, possible submodules included."""
-    try:
-        tree = ast.parse(file.read_bytes(), filename=str(file))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UnseenError(f"{file}: cannot be read as Python ({error}); fix the file") from error
     package = file.relative_to(root).parent.parts
-    for node in ast.walk(tree):
+    for node in ast.walk(syntax_tree(file)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

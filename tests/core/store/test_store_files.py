@@ -1,5 +1,6 @@
 """Hashes, import closure, tables and pictures."""
 
+import ast
 import hashlib
 import math
 import textwrap
@@ -122,6 +123,21 @@ def test_closure_names_what_it_cannot_read(tree: Path) -> None:
         closure(tree, "flows/absent.py")
     with pytest.raises(UnseenError, match="not below"):
         import_closure(Path(unseen_core.__file__), tree)
+
+
+def test_a_file_is_parsed_again_when_another_thread_parsed_beside_it(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, parse, calls = closure(tree, "flows/report.py"), ast.parse, []
+
+    def disturbed(*words: object, **named: object) -> ast.Module:
+        calls.append(words)
+        if len(calls) % 2:
+            raise SystemError("AST constructor recursion depth mismatch (before=186, after=73)")
+        return parse(*words, **named)
+
+    monkeypatch.setattr(ast, "parse", disturbed)
+    assert closure(tree, "flows/report.py") == before
 
 
 def test_closure_of_the_real_package() -> None:

@@ -1,0 +1,113 @@
+"""Write the committed run's tables into README.md and docs/results.md, in place of those there.
+
+A table is found by its first cells, and everything around it stays. Figures come from
+data/report (`compare`) and from results/claims.json (claims.py), which run before.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+from common import RESULTS
+
+__all__ = ["main", "rewrite"]
+
+ROOT = Path(__file__).resolve().parent.parent
+_ROWS = {  # of the README: what it says of a row of summary.md
+    "noise": "plain noise: falls back to the seen domain",
+    "paper-v2": "the paper's released code, refitted",
+    "prior-empirical": "a Gaussian fitted to the latents",
+    "**": "the best sampler of the frozen model",
+    ", no model": "no model: the closest way about as new",
+}
+
+
+def rewrite(root: Path, claims: Path) -> dict[Path, str]:
+    """Return README.md and docs/results.md of a folder with the tables of its last run."""
+    comparison, choice = (root / "data/report/summary.md").read_text("utf-8").split("\n\n")[:2]
+    table = pd.read_csv(root / "data/report/compare.csv")
+    paired = _paired(json.loads(claims.read_text("utf-8"))["pairs"], table)
+    readme, results = root / "README.md", root / "docs/results.md"
+    return {
+        readme: _replaced(readme, _short(comparison)),
+        results: _replaced(results, comparison, choice, paired),
+    }
+
+
+def _replaced(page: Path, *tables: str) -> str:
+    """Return a page with each table in the place of the one that begins with the same cells."""
+    text = page.read_text("utf-8")
+    for table in tables:
+        begin = "|".join(table.partition("\n")[0].split("|")[:3])
+        pattern = rf"^{re.escape(begin)}.*\n(?:\|.*\n?)*"
+        text, found = re.subn(pattern, table.strip().replace("\\", r"\\") + "\n", text, flags=re.M)
+        if found != 1:
+            raise SystemExit(f"{page}: {found} tables begin with {begin!r}; one was expected")
+    return text
+
+
+def _short(comparison: str) -> str:
+    """Return five rows of the comparison, a column for each domain."""
+    cells = [[cell.strip() for cell in line.strip("|").split("|")]
+             for line in comparison.strip().splitlines()[2:]]
+    domains = list(dict.fromkeys(domain for domain, *_ in cells))
+    found = {label: {domain: distance for domain, sampler, _, distance, *_ in cells
+                     if (sampler == key if key in ("noise", "paper-v2", "prior-empirical")
+                         else key in sampler)}
+             for key, label in _ROWS.items()}
+    return _lines(["start state", *domains],
+                  [[label, *(row[domain] for domain in domains)] for label, row in found.items()])
+
+
+def _paired(pairs: Mapping[str, dict], table: pd.DataFrame) -> str:
+    """Return the table of paired differences between the best cells and their model-free peers."""
+    kernel = next(name for name in table if name.startswith("kd_") and name.endswith("_second"))
+    rows = []
+    for key, pair in pairs.items():
+        model, _, domain = key.partition("/")
+        of = table[(table["model"] == model) & (table["domain"] == domain)]
+
+        def cell(name: str, of: pd.DataFrame = of) -> tuple[str, float]:
+            level, _, sampler = name.removeprefix("L").partition("-")
+            row = of[(of["level"] == int(level)) & (of["sampler"] == sampler)].iloc[0]
+            place = f"{sampler}@{int(level)}" if int(level) else sampler
+            distance = _interval(*(row[f"{kernel}{end}"] for end in ("", "_low", "_high")))
+            return f"{place}: {distance}", row["novelty"]
+
+        best, new = cell(pair["best"])
+        peers = {name: more for name, more in pair["peers"].items() if name.startswith("L0000-")}
+        for place, (name, more) in enumerate(peers.items()):
+            text, novelty = cell(name)
+            rows.append([domain, *([best, f"{new:.2f}"] if place == 0 else ["", ""]),
+                         f"as new, {text}" if len(peers) > 1 and place == 0 else text,
+                         f"{novelty:.2f}",
+                         _interval(more["difference"], more["low"], more["high"])])
+    return _lines(["domain", "frozen cell", "novelty", "without a network", "novelty",
+                   "paired difference"], rows)
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    """Return a figure with its 95 % interval."""
+    return f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _lines(head: list[str], rows: list[list[str]]) -> str:
+    """Return a table in Markdown."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, *rows)).replace(
+        "\n", f"\n{'|---' * len(head)}|\n", 1).replace("|  |", "| |").replace("|  |", "| |")
+
+
+def main() -> None:
+    """Write both pages."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--claims", type=Path, default=RESULTS / "claims.json")
+    for page, text in rewrite(ROOT, parser.parse_args().claims).items():
+        page.write_text(text, "utf-8")
+        print(page)
+
+
+if __name__ == "__main__":
+    main()
