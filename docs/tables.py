@@ -1,17 +1,16 @@
-"""Write the committed run's tables into README.md and docs/results.md, in place of those there.
+"""Bring the last run into the documents: the tables of README.md and docs/results.md, two pictures.
 
 A table is found by its first cells, and everything around it stays. Figures come from
-data/report (`compare`) and from results/claims.json (claims.py), which run before.
+data/report and from what `python benchmarks/claims.py` wrote, which run before.
 """
 
-import argparse
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
-from common import RESULTS
 
 __all__ = ["main", "rewrite"]
 
@@ -25,8 +24,9 @@ _ROWS = {  # of the README: what it says of a row of summary.md
 }
 
 
-def rewrite(root: Path, claims: Path) -> dict[Path, str]:
+def rewrite(root: Path = ROOT) -> dict[Path, str]:
     """Return README.md and docs/results.md of a folder with the tables of its last run."""
+    claims = root / "benchmarks/results/claims.json"
     comparison, choice = (root / "data/report/summary.md").read_text("utf-8").split("\n\n")[:2]
     table = pd.read_csv(root / "data/report/compare.csv")
     paired = _paired(json.loads(claims.read_text("utf-8"))["pairs"], table)
@@ -101,12 +101,11 @@ def _lines(head: list[str], rows: list[list[str]]) -> str:
 
 
 def main() -> None:
-    """Write both pages."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--claims", type=Path, default=RESULTS / "claims.json")
-    for page, text in rewrite(ROOT, parser.parse_args().claims).items():
+    """Write both pages and copy the pictures."""
+    for page, text in rewrite().items():
         page.write_text(text, "utf-8")
-        print(page)
+    for name in ("overview.png", "front.png"):
+        shutil.copyfile(ROOT / "data/report" / name, ROOT / "docs" / name)
 
 
 if __name__ == "__main__":
