@@ -14,7 +14,7 @@ import pytest
 from workspace import ROOT, isolate, made_once
 
 COPIED = ("dvc.yaml", "constraints.txt", ".gitignore", ".dvcignore", ".dvc/config",
-          ".dvc/.gitignore", ".dvc/plots/lines.json")
+          ".dvc/.gitignore", ".dvc/plots/lines.json", "data/.gitignore")
 
 PATIENCE = 600.0
 """Seconds to wait for what takes a few of them on an idle machine."""

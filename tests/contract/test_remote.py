@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hubserver import serve
-from repository import PATIENCE, lay_code, ran
+from repository import PATIENCE, ran
 from workspace import DOMAIN, change, contents, isolate
 
 from unseen_core.store import file_hash
@@ -45,11 +45,9 @@ def know_remote(folder):
 
 
 @pytest.fixture(scope="module")
-def machine(finished, tmp_path_factory):
+def machine(repository):
     """A finished project whose pictures came by a download, pushed to a remote; then offline."""
-    folder = tmp_path_factory.mktemp("first") / "project"
-    shutil.copytree(finished, folder)
-    lay_code(folder, "data/.gitignore")
+    folder = repository
     archive = shutil.make_archive(str(folder.parent / "pictures"), "zip", folder / "pictures")
     shutil.rmtree(folder / "pictures")
     with pytest.MonkeyPatch.context() as patch, serve() as site:
@@ -59,7 +57,6 @@ def machine(finished, tmp_path_factory):
         change(folder, "domains", DOMAIN, "path", to="data/downloads/pictures/pictures.zip")
         change(folder, "downloads", to={"pictures": {
             "url": f"{site.address}/pictures.zip", "sha256": file_hash(Path(archive))}})
-        git("init", "-q")
         first = ran(dvc("repro", f"fetch@{DOMAIN}"))
         assert first == ["download@pictures", f"fetch@{DOMAIN}"]
         dvc("commit", "--force", "--quiet")
