@@ -34,7 +34,7 @@ from unseen_core.store import file_hash
 ROOT = Path(__file__).resolve().parents[1]
 DOMAINS = ("digits", "faces", "galaxies")
 LEVELS = (500, 900)
-CALLS = {500: 20, 900: 40}
+CALLS = {500: 16, 900: 32}  # of the default, params.yaml
 EVERY = "ddim, every level"
 THROUGH = (100, 300, 500)  # the pipeline's other mixing levels
 PIPELINE = "dpm3m karras, one pass through 100, 300, 500"
@@ -180,7 +180,7 @@ def show(table: list[dict[str, object]], agreement: dict[int, float]) -> None:
 def main() -> None:
     """Run every method and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", nargs="?", type=Path, default=ROOT / "data/embedded/shapes32")
+    parser.add_argument("model", nargs="?", type=Path, default=ROOT / "data/embedded/natural32")
     parser.add_argument("--quick", action="store_true", help="3 images in place of 24")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
@@ -208,7 +208,7 @@ def main() -> None:
             levels = grid(CALLS[level], level, spacing=spacing)
             rows += [row for row in measure(model, images, reference, name, levels, method)
                      if row.level == level]
-    rows += measure(model, images, reference, PIPELINE, grid(40, 900, through=THROUGH),
+    rows += measure(model, images, reference, PIPELINE, grid(CALLS[900], 900, through=THROUGH),
                     "dpm3m")
     for clip in (True, False):
         rows += scheduler_pair(model, options.model, images, reference, clip)
