@@ -3,7 +3,8 @@
 import ast
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from unseen_core.errors import UnseenError
@@ -132,15 +133,24 @@ def _files_of(name: str, root: Path) -> list[Path]:
     return _packages_above(root, relative)
 
 
-def _imported_names(file: Path, root: Path) -> Iterator[str]:
-    """Yield the absolute dotted names that a file imports, possible submodules included."""
+def _imported_names(file: Path, root: Path) -> tuple[str, ...]:
+    """Return the absolute dotted names that a file imports, possible submodules included."""
+    state = file.stat() if file.is_file() else None
+    return _names_in(file, root, state and (state.st_mtime_ns, state.st_size))
+
+
+@cache
+def _names_in(file: Path, root: Path, _state: tuple[int, int] | None) -> tuple[str, ...]:
+    """Do that once for every state of the file."""
+    names: list[str] = []
     package = file.relative_to(root).parent.parts
     for node in ast.walk(syntax_tree(file)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else ()
             base = [*above, *(node.module.split(".") if node.module else ())]
             if base:
-                yield ".".join(base)
-            yield from (".".join([*base, alias.name]) for alias in node.names if alias.name != "*")
+                names.append(".".join(base))
+            names += [".".join([*base, alias.name]) for alias in node.names if alias.name != "*"]
+    return tuple(names)
