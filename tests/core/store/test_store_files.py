@@ -119,7 +119,7 @@ def test_closure_follows_every_kind_of_import(tree: Path) -> None:
 def test_a_changed_file_is_read_again(tree: Path) -> None:
     before = closure(tree, "flows/report.py")
     with (tree / "flows/report.py").open("a") as file:
-        file.write("import unseen_core.loop\n")
+        file.write("\nimport unseen_core.loop\n")
     assert {*closure(tree, "flows/report.py")} > {*before, "unseen_core/loop.py"}
 
 
