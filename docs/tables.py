@@ -84,9 +84,10 @@ def _paired(pairs: Mapping[str, dict], table: pd.DataFrame) -> str:
             rows.append([domain, *([best, f"{new:.2f}"] if place == 0 else ["", ""]),
                          f"as new, {text}" if len(peers) > 1 and place == 0 else text,
                          f"{novelty:.2f}",
-                         _interval(more["difference"], more["low"], more["high"])])
+                         _interval(more["difference"], more["low"], more["high"]),
+                         f"{more['low_of_all']:.3f} to {more['high_of_all']:.3f}"])
     return _lines(["domain", "frozen cell", "novelty", "without a network", "novelty",
-                   "paired difference"], rows)
+                   "paired difference", "all at once"], rows)
 
 
 def _interval(value: float, low: float, high: float) -> str:
