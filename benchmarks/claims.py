@@ -4,8 +4,9 @@ The intervals in compare.csv each hold the chance of the held-out images, which 
 Here both cells of a pair are measured against the same resampled held-out images, so that chance
 cancels: the interval is that of KD(peer) - KD(best) on the features that judge the run, and it
 excludes 0 where the difference is more than chance. Best cell and peers were picked by one half of
-the held-out images; the difference is measured on the other. The wider interval beside each is
-Bonferroni's: of all differences to rivals that need no model, at once, 95 % of runs hold the truth.
+the held-out images; the difference is measured on the other. The wider
+intervals are Bonferroni's: with a chance of 95 % they hold all differences to rivals that need no
+model at once.
 """
 
 import argparse
