@@ -13,7 +13,7 @@ from flows.settings.sections import (
     Analyze,
     Compare,
     Compute,
-    Count,
+    Counts,
     Denoise,
     Domain,
     Evaluate,
@@ -43,7 +43,7 @@ class Params(Section):
 
     seed: int
     pipeline: Pipeline
-    levels: list[Count] = Field(min_length=1)
+    levels: Counts
     compute: Compute
     downloads: dict[Name, Download]
     models: dict[Name, Model]
@@ -90,8 +90,6 @@ class Params(Section):
             self.domain(section.seen)
         for name in self.pipeline.domains:
             self.domain(name)
-        if len(set(self.levels)) != len(self.levels):
-            raise UnseenError("params.yaml: levels: a level is listed twice")
         return self
 
 
@@ -135,7 +133,8 @@ def _explain(path: Path, error: ValidationError) -> str:
         return f"{path}: {where} is not a parameter{_near(str(problem['loc'][-1]), known)}{more}"
     if problem["type"] == "missing":
         return f"{path}: {where} is missing; add it{more}"
-    return f"{path}: {where}: {problem['msg']}, not {problem['input']!r}{more}"
+    said = problem["msg"].removeprefix("Value error, ")
+    return f"{path}: {where}: {said}, not {problem['input']!r}{more}"
 
 
 def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:

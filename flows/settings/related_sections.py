@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from flows.settings.sections import Count, Name, Section
+from flows.settings.sections import Count, Counts, Name, Names, Section
 
 __all__ = ["Applications", "Finetune", "Steer", "Trajectory"]
 
@@ -14,7 +14,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 class Anonymise(Section):
     """Which images are anonymised, and by how much of the noising process."""
 
-    domains: list[Name] = Field(min_length=1)
+    domains: Names
     fractions: list[Fraction] = Field(min_length=1)
     images: Annotated[int, Field(ge=10)]
 
@@ -33,10 +33,10 @@ class Augment(Section):
 class Enhance(Section):
     """Which images are made small and enhanced again."""
 
-    domains: list[Name] = Field(min_length=1)
+    domains: Names
     factors: list[Annotated[int, Field(ge=2, le=8)]] = Field(min_length=1)
     fractions: list[Fraction] = Field(min_length=1)
-    passes: list[Count] = Field(min_length=1)
+    passes: Counts
     images: Annotated[int, Field(ge=10)]
 
 
@@ -59,7 +59,7 @@ class Finetune(Section):
 
     noise: Literal["style", "white"]
     images: Annotated[int, Field(ge=2)]
-    steps: list[Count] = Field(min_length=1)
+    steps: Counts
     batch: Count
     learning_rate: Annotated[float, Field(gt=0)]
     seed: Annotated[int, Field(ge=0)]
@@ -74,7 +74,7 @@ class Trajectory(Section):
 
     seeds: Annotated[int, Field(ge=2)]
     images: Annotated[int, Field(ge=2)]
-    levels: list[Count] = Field(min_length=1)
+    levels: Counts
     modes: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     kick: Annotated[float, Field(gt=0)]
     kicked: Annotated[int, Field(ge=2)]
@@ -86,7 +86,7 @@ class Steer(Section):
     images: Annotated[int, Field(ge=4)]
     skips: list[Annotated[float, Field(gt=0, lt=1)]] = Field(min_length=1)
     controls: list[Annotated[float, Field(gt=0, lt=1)]]
-    levels: list[Count] = Field(min_length=1)
+    levels: Counts
     steps: Annotated[int, Field(ge=2)]
     colours: Annotated[int, Field(ge=4)]
     search: Count

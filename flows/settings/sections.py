@@ -1,17 +1,18 @@
 """The sections of params.yaml: types and ranges, nothing of what one says of another."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from unseen_core.judging import EXTRACTORS
 
-__all__ = ["Analyze", "Architecture", "Compare", "Compute", "Count", "Denoise", "Domain",
-           "Evaluate", "Extractor", "Fit", "Images", "Invert", "Model", "Name", "Pipeline",
+__all__ = ["Analyze", "Architecture", "Compare", "Compute", "Count", "Counts", "Denoise", "Domain",
+           "Evaluate", "Extractor", "Fit", "Images", "Invert", "Model", "Name", "Names", "Pipeline",
            "Pretrain", "Sample", "Sampler", "Schedule", "Section", "Select", "Solver"]
 
+T = TypeVar("T")
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**7)]
 Batch = Count | Literal["auto"]
 Precision = Literal["float32", "bf16"]
 
@@ -23,20 +24,31 @@ def _known_extractor(name: str) -> str:
     return name
 
 
+def _once(values: list[T]) -> list[T]:
+    """Refuse a list that names something twice."""
+    for place, value in enumerate(values):
+        if value in values[:place]:
+            raise ValueError(f"{value} is listed twice")
+    return values
+
+
 ExtractorName = Annotated[Name, AfterValidator(_known_extractor)]
+Names = Annotated[list[Name], Field(min_length=1), AfterValidator(_once)]
+Counts = Annotated[list[Count], Field(min_length=1), AfterValidator(_once)]
+Draws = Annotated[int, Field(ge=100, le=10**6)]
 
 
 class Section(BaseModel):
-    """A part of params.yaml: read-only, no unknown keys."""
+    """A part of params.yaml: read-only, no unknown keys, no text where a number is meant."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Pipeline(Section):
     """The cells that are computed: every model with every domain."""
 
-    models: list[Name] = Field(min_length=1)
-    domains: list[Name] = Field(min_length=1)
+    models: Names
+    domains: Names
 
 
 class Compute(Section):
@@ -104,7 +116,7 @@ class Solver(Section):
 
     method: Literal["dpm3m", "dpm2m", "ab2", "ddim"]
     spacing: Literal["karras", "quadratic", "uniform"]
-    steps: Annotated[int, Field(ge=2)]
+    steps: Annotated[int, Field(ge=2, le=10_000)]
 
 
 class Invert(Section):
@@ -119,7 +131,7 @@ class Invert(Section):
 class Fit(Section):
     """Which priors are fitted, and how tight the geometric envelope is."""
 
-    kinds: list[str] = Field(min_length=1)
+    kinds: Annotated[list[str], Field(min_length=1), AfterValidator(_once)]
     coverage: Annotated[float, Field(gt=0, lt=1)]
     neighbours: Count
 
@@ -127,7 +139,7 @@ class Fit(Section):
 class Sample(Section):
     """Start states per cell, and how many are made and kept at a time."""
 
-    count: Annotated[int, Field(ge=2)]
+    count: Annotated[int, Field(ge=2, le=10**7)]
     part_size: Count
 
 
@@ -138,11 +150,11 @@ class Sampler(BaseModel):
     frozen network, at levels of its own.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
 
     sampler: str
     space: Literal["latents", "pixels"] = "latents"
-    levels: list[Count] | None = None
+    levels: Counts | None = None
     network: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9_-]*/[1-9][0-9]*$")
 
     def settings(self) -> dict[str, object]:
@@ -168,7 +180,7 @@ class Evaluate(Section):
     """The judges and the bootstrap."""
 
     extractors: dict[ExtractorName, Extractor] = Field(min_length=1)
-    draws: Annotated[int, Field(ge=100)]
+    draws: Draws
 
 
 class Select(Section):
@@ -176,14 +188,14 @@ class Select(Section):
 
     novelty: Annotated[float, Field(ge=0)]
     diversity: Annotated[float, Field(ge=0)]
-    draws: Annotated[int, Field(ge=100)]
+    draws: Draws
 
 
 class Analyze(Section):
     """How much network time and memory the analyses may take."""
 
     latents: Annotated[int, Field(ge=4)]
-    steps: list[Count] = Field(min_length=1)
+    steps: Counts
     images: Annotated[int, Field(ge=2)]
     etas: list[Annotated[float, Field(ge=0, le=1)]] = Field(min_length=2)
     paths: Count
