@@ -31,13 +31,14 @@ def best_cells(params: Params, plan: Plan, table: pd.DataFrame, kernel: str) -> 
 
     Of least distance to one half of the held-out images; the distance that is reported is the one
     to the other half. Cells of the frozen network alone; one that was fine-tuned is what they are
-    compared with. Where none qualifies, it is the closest of all.
+    compared with. Where none qualifies, it is the closest of all. A domain whose cells have no
+    distances has none.
     """
     judged = [name for name, sampler in plan.samplers.items() if sampler.space == "latents"
               and sampler.network is None and not plan.built[name].control]
     best: dict[str, object] = {}
     for (model, domain), rows in table[table["sampler"] != REAL].groupby(["model", "domain"]):
-        latent = rows[rows["sampler"].isin(judged)]
+        latent = rows[rows["sampler"].isin(judged) & rows[f"{kernel}_first"].notna()]
         good = qualified(latent, params)
         pool = good if len(good) else latent
         if len(pool):
@@ -90,7 +91,7 @@ def judge_selections(
         rows = table[(table["model"] == model) & (table["domain"] == domain)]
         names = [Cell(*place).key for place in zip(rows["level"], rows["sampler"], strict=True)]
         rows = rows.set_axis(names, axis=0)
-        good = rows[rows.index.isin(selection["cells"])
+        good = rows[rows.index.isin(selection["cells"]) & rows[f"{kernel}_first"].notna()
                     & (rows["in_target"] >= params.compare.in_target)
                     & (rows["novelty"] >= params.compare.novelty)]
         row: dict[str, object] = {"model": model, "domain": domain}

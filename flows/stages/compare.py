@@ -1,5 +1,6 @@
 """Stage ``compare``: one table, its plots, the best cell of every domain and the chosen one."""
 
+import math
 
 import pandas as pd
 
@@ -70,12 +71,13 @@ def compare(run: Run) -> dict[str, object]:
 def _table(cells: list[dict[str, object]], kernel: str, frechet: str) -> pd.DataFrame:
     """Return one row per cell, the columns that are compared first.
 
+    A figure that is infinite, as novelty is where all held-out images are fit images, is missing.
     The last one, ``distance``, is the first extractor's kernel distance under a name that does
     not change with the extractor, for plots.
     """
     axes = ["model", "domain", "level", "sampler", "n"]
     table = pd.DataFrame([{**{key: cell[key] for key in axes}, **cell["metrics"]}
-                          for cell in cells])
+                          for cell in cells]).replace([math.inf, -math.inf], math.nan)
     first = [*axes, kernel, f"{kernel}_low", f"{kernel}_high", frechet, "in_target", "novelty",
              "diversity", "acceptance", "calls"]
     rest = [name for name in table if name not in first]

@@ -1,5 +1,7 @@
 """What the stages may read, and what their results may not depend on."""
 
+import json
+import math
 import shutil
 from pathlib import Path
 
@@ -166,6 +168,24 @@ def test_a_damaged_input_is_one_line_that_names_its_folder(done, stage, file, da
     text = str(caught.value)
     assert str(path.parent) in text
     assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize("figure", [None, math.inf])
+@pytest.mark.parametrize("names", ["novelty", "all"])
+def test_a_domain_without_figures_stops_no_other(done, names, figure):
+    before = json.loads(Path("data/report/best.json").read_text())
+    path = Path("data/metrics", MODEL, f"{DOMAIN}.json")
+    content = json.loads(path.read_text())
+    for cell in content["cells"]:
+        for name, value in cell["metrics"].items():
+            if name == "novelty" or (names == "all" and isinstance(value, float)):
+                cell["metrics"][name] = figure
+    path.write_text(json.dumps(content))
+    run_stage("compare")
+    best = json.loads(Path("data/report/best.json").read_text())
+    assert best[f"{MODEL}/{OTHER}"] == before[f"{MODEL}/{OTHER}"]
+    odd = best.get(f"{MODEL}/{DOMAIN}")
+    assert odd is None if names == "all" else not odd["qualifies"]
 
 
 def test_damaged_metrics_are_named_before_a_table_is_written(done):

@@ -34,7 +34,8 @@ def distance_over_level(table: pd.DataFrame, kernel: str, plan: Plan, folder: Pa
                 axis.axhline(max(flat[kernel].iloc[0], 1e-3), ls=":", color="grey")
                 axis.annotate(name, (lowest, max(flat[kernel].iloc[0], 1e-3)),
                               fontsize=6, color="grey")
-        axis.set(title=f"{model} / {domain}", xlabel="mixing level", yscale="log")
+        axis.set(title=f"{model} / {domain}", xlabel="mixing level",
+                 yscale="log" if rows[kernel].notna().any() else "linear")
     axes[0][0].set_ylabel(f"{kernel} to held-out images")
     axes[0][-1].legend(fontsize=6)
     _save(figure, folder / "distance_over_level.png")
@@ -76,7 +77,8 @@ def front(table: pd.DataFrame, kernel: str, plan: Plan, folder: Path) -> None:
                  ylabel=f"{kernel} to held-out images")
         within = rows[(rows["novelty"] > 0) & (rows["novelty"] < _NEWEST)]
         axis.set_yscale("symlog", linthresh=0.1)
-        axis.set_ylim(-0.1, 1.5 * within[kernel].max())
+        highest = within[kernel].max()
+        axis.set_ylim(-0.1, 1.5 * highest if highest > 0 else 1.0)
     for axis in axes[len(groups):]:
         axis.set_axis_off()
     axes[0].legend(fontsize=6, loc="upper right")
