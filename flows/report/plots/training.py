@@ -76,7 +76,7 @@ def _plot(
             axis.errorbar(line["steps"], line[value], yerr=[low, high], marker="o", capsize=2,
                           ls="-" if noise == "style" else "--", label=f"{noise}, {images} images")
         here = table[(table["model"] == model) & (table["domain"] == domain)]
-        frozen = here[[_is_frozen_style(name, plan) for name in here["sampler"]]
+        frozen = here[here["sampler"].map(lambda name: _is_frozen_style(name, plan))
                       & here[f"{kernel}_first"].notna()]
         if f"{model}/{domain}" in best:
             chosen = best[f"{model}/{domain}"]
