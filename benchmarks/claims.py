@@ -4,9 +4,8 @@ The intervals in compare.csv each hold the chance of the held-out images, which 
 Here both cells of a pair are measured against the same resampled held-out images, so that chance
 cancels: the interval is that of KD(peer) - KD(best) on the features that judge the run, and it
 excludes 0 where the difference is more than chance. Best cell and peers were picked by one half of
-the held-out images; the difference is measured on the other. The wider
-intervals are Bonferroni's: with a chance of 95 % they hold all differences to rivals that need no
-model at once.
+the held-out images; the difference is measured on the other. The wider intervals are Bonferroni's:
+with a chance of 95 % they hold all differences to rivals that need no model at once.
 """
 
 import argparse
@@ -31,7 +30,7 @@ from unseen_core.store import read_pictures
 __all__ = ["main"]
 
 _DRAWS = 10_000  # of the bootstrap
-_SHARE = 0.05  # of intervals, or of runs, that miss the truth
+_MISSED = 0.05  # chance that an interval misses, or that any of the wider ones does
 
 
 def _peers(params: Params, rows: pd.DataFrame, kernel: str, new: float) -> list[Cell]:
@@ -80,10 +79,10 @@ def main() -> None:
         found[key] = {"best": mine.key, "peers": {}}
         for peer in peers[key]:
             sets = features(peer), features(mine), real
-            more = kernel_difference(*sets, draws=_DRAWS, level=1 - _SHARE)
+            more = kernel_difference(*sets, draws=_DRAWS, level=1 - _MISSED)
             entry = {"difference": more.value, "low": more.low, "high": more.high}
             if peer.level == 0:
-                wide = kernel_difference(*sets, draws=_DRAWS, level=1 - _SHARE / free)
+                wide = kernel_difference(*sets, draws=_DRAWS, level=1 - _MISSED / free)
                 entry |= {"low_of_all": wide.low, "high_of_all": wide.high}
             found[key]["peers"][peer.key] = entry
             print(f"  {kernel} of {peer.key} less its own: {more.value:.3f} ({more.low:.3f} to "

@@ -43,7 +43,7 @@ def _replaced(page: Path, *tables: str) -> str:
     for table in tables:
         begin = "|".join(table.partition("\n")[0].split("|")[:3])
         pattern = rf"^{re.escape(begin)}.*\n(?:\|.*\n?)*"
-        text, found = re.subn(pattern, table.strip().replace("\\", r"\\") + "\n", text, flags=re.M)
+        text, found = re.subn(pattern, table.strip() + "\n", text, flags=re.M)
         if found != 1:
             raise SystemExit(f"{page}: {found} tables begin with {begin!r}; one was expected")
     return text
@@ -97,8 +97,9 @@ def _interval(value: float, low: float, high: float) -> str:
 
 def _lines(head: list[str], rows: list[list[str]]) -> str:
     """Return a table in Markdown."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, *rows)).replace(
-        "\n", f"\n{'|---' * len(head)}|\n", 1).replace("|  |", "| |").replace("|  |", "| |")
+    first, *rest = ("|" + "".join(f" {cell} |" if cell else " |" for cell in row)
+                    for row in (head, *rows))
+    return "\n".join([first, "|---" * len(head) + "|", *rest])
 
 
 def main() -> None:
