@@ -1,7 +1,10 @@
 """The command line: ``unseen COMMAND``, the same as ``python -m flows COMMAND``."""
 
+import atexit
 import logging
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +14,7 @@ from flows.commands import register
 from flows.running.warm import hand_over
 from unseen_core.errors import UnseenError
 
-__all__ = ["main"]
+__all__ = ["main", "run_command"]
 
 _Misuse = typer.BadParameter.__bases__[0]  # the UsageError of the click inside typer
 
@@ -155,24 +158,47 @@ def schedule() -> None:
 register(app)
 
 
-def main() -> None:
-    """Run the command line; a mistake in the input is one line and exit code 2."""
+def run_command() -> int:
+    """Run the command line and return its exit code: 2 for a mistake in the input, told in a line.
+
+    Raises:
+        BaseException: What a command raises that is no mistake of its user.
+    """
     done = hand_over()
     if done is not None:
-        sys.exit(done)
+        return done
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     for noisy in ("httpx", "httpx2", "alembic", "mlflow", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     called = "unseen" if Path(sys.argv[0]).name == "unseen" else "python -m flows"
     try:
-        sys.exit(app(sys.argv[1:] or ["--help"], called, standalone_mode=False) or 0)
+        return app(sys.argv[1:] or ["--help"], called, standalone_mode=False) or 0
     except UnseenError as error:
         message = str(error)
     except _Misuse as error:
         place = error.ctx.command_path if error.ctx else called
         message = f"{error.format_message().rstrip('.')}; see `{place} --help`"
     typer.echo(f"error: {message.replace('python -m flows', called)}", err=True)
-    sys.exit(2)
+    return 2
+
+
+def main() -> None:
+    """Run the command line as this process, and end the process with its exit code.
+
+    Python would take torch and diffusers apart before it ends, object by object, for more than a
+    second a command. The handler that ends it at once is the first to be registered, so that it
+    is the last to be called.
+    """
+    code = 1
+
+    def leave() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # nobody reads it any more
+                stream.flush()
+        os._exit(code)
+
+    atexit.register(leave)
+    code = run_command()
 
 
 if __name__ == "__main__":

@@ -234,14 +234,12 @@ def command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """Run the command line; return the exit code, standard output and standard error."""
-    from flows.__main__ import main
+    from flows.__main__ import run_command
 
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["flows", *map(str, words)])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
-        return caught.value.code or 0, *capsys.readouterr()
+        return run_command(), *capsys.readouterr()
 
     return run
 

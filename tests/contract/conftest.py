@@ -1,6 +1,7 @@
-"""One Prefect server for all contract tests, on a free port, with a database of its own."""
+"""A Prefect server for the tests of one file, on a free port, with a database of its own."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -9,16 +10,27 @@ import time
 import pytest
 import requests
 from repository import PATIENCE, end
+from workspace import made_once
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def prefect_home(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("prefect"))
+    """Prefect's folder, with the tables of its database made: that takes longer than a server."""
+
+    def make(folder):
+        folder.mkdir()
+        subprocess.run([sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"],
+                       env=os.environ | {"PREFECT_HOME": str(folder), "DO_NOT_TRACK": "true"},
+                       check=True, capture_output=True, timeout=PATIENCE)
+
+    folder = tmp_path_factory.mktemp("prefect") / "home"
+    shutil.copytree(made_once(tmp_path_factory, "prefect-home", make), folder)
+    return str(folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(prefect_home):
-    """The API address of the server, stopped at the end."""
+    """The API address of the server, stopped after the file: one costs time while it idles."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])

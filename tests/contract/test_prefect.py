@@ -80,7 +80,7 @@ def run_script(script, **environment):
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def recorded(server, prefect_home):
     """What the script printed, its standard error, and the API's view of it afterwards."""
     done = run_script(
@@ -92,7 +92,7 @@ def recorded(server, prefect_home):
     )
     assert done.returncode == 0, done.stderr
 
-    mine = {"flow_runs": {"tags": {"all_": ["invocation-1"]}}}  # other tests use the server too
+    mine = {"flow_runs": {"tags": {"all_": ["invocation-1"]}}}  # another test uses the server too
 
     def runs(kind):
         chosen = mine if kind.endswith("_runs") else {}
