@@ -16,6 +16,7 @@ from workspace import (
     DOMAIN,
     MODEL,
     ROOT,
+    SAMPLERS,
     SEEN,
     change,
     contents,
@@ -32,7 +33,7 @@ from unseen_core.errors import UnseenError
 
 pytestmark = pytest.mark.contract
 PARTS = 8  # of invert: one for each fit image
-DENOISED = 22  # calls of denoise: a part holds two start states
+DENOISED = 8  # of denoise: two samplers at two levels, two parts each
 LATENTS, GENERATED = Path("data/latents", MODEL, DOMAIN), Path("data/generated", MODEL, DOMAIN)
 
 
@@ -69,6 +70,7 @@ def made(blank, tmp_path_factory):
         change(folder, "compute", to={"device": "cpu", "threads": 2})
         change(folder, "invert", "part_size", to=1)
         change(folder, "sample", "part_size", to=2)
+        change(folder, "samplers", to={name: SAMPLERS[name] for name in ("noise", "slerp")})
         fetch_all((DOMAIN, SEEN))
         run_stages(["invert", "fit", "sample", "denoise"])
     return folder
