@@ -67,6 +67,8 @@ def read_images(
         raise UnseenError(str(error).removeprefix("domain images: ")) from None
     for name, reason in source.skipped:
         run.log.warning("%s: skipped %s: %s", path, name, reason)
+    for note in source.notes:
+        run.log.warning("%s: %s", path, note)
     return replace(source, images=with_channels(source.images, channels))
 
 

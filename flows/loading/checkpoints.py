@@ -1,5 +1,6 @@
 """Published checkpoints, checked and opened: for ``fetch``, and into diffusers folders by hand."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from unseen_core.checkpoints.loading import (
     Checkpoint,
     load_checkpoint,
     save_checkpoint,
-    weights_file,
+    weights_files,
 )
 from unseen_core.errors import UnseenError
 from unseen_core.store import file_hash, write_json
@@ -33,8 +34,7 @@ def open_model(name: str, section: Model, *, size: int) -> tuple[Checkpoint, str
     Raises:
         UnseenError: If the file is not the one that is named, or cannot be used.
     """
-    weights = weights_file(Path(section.path))
-    found = file_hash(weights)
+    weights, found = _hashed(Path(section.path))
     if section.sha256 is None and weights.suffix != ".safetensors":
         raise UnseenError(f"models.{name}: {weights} has sha256 {found}; compare it with its "
                           f"publisher's and set models.{name}.sha256 to it")
@@ -69,8 +69,7 @@ def convert(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UnseenError(f"{out} is not empty; give a folder that is, or a new one")
-    weights = weights_file(path)
-    found = file_hash(weights)
+    weights, found = _hashed(path)
     if sha256 not in (None, found):
         raise UnseenError(f"{weights} has sha256 {found}, not {sha256}; fetch it again")
     checkpoint = load_checkpoint(path, architecture=Architecture.from_settings(settings))
@@ -85,3 +84,16 @@ def convert(
     })
     os.replace(partial, out)
     return found
+
+
+def _hashed(path: Path) -> tuple[Path, str]:
+    """Return the first file that holds a checkpoint's weights, and their SHA-256.
+
+    Of several files it is the one of what ``sha256sum`` prints of them:
+    ``sha256sum *.safetensors | sha256sum``.
+    """
+    files = weights_files(path)
+    if len(files) == 1:
+        return files[0], file_hash(files[0])
+    lines = "".join(f"{file_hash(file)}  {file.name}\n" for file in files)
+    return files[0], hashlib.sha256(lines.encode()).hexdigest()

@@ -100,6 +100,7 @@ class Domain(Section):
     label: str | None = None
     split: str | None = None
     hub: str | None = None
+    range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
 
 
 class Images(Section):

@@ -35,6 +35,7 @@ def source_of(params: Params, domain: str) -> SourceConfig:
         skip_bad=params.images.skip_bad, max_pixels=params.images.max_pixels,
         size=params.images.size, seed=params.seed, limit=section.limit, column=section.column,
         label=section.label, split=section.split, hub=section.hub,
+        range=None if section.range is None else (section.range[0], section.range[1]),
     )
 
 
@@ -46,6 +47,8 @@ def _fetch(params: Params, domain: str, run: Run) -> dict[str, object]:
         source = replace(source, licence=section.licence)
     for name, reason in source.skipped:
         run.log.warning("domains.%s: skipped %s: %s", domain, name, reason)
+    for note in source.notes:
+        run.log.warning("domains.%s: %s", domain, note)
     sides = split(source, fit=section.fit, held_out=section.held_out, seed=params.seed,
                   pool=section.pool)
     out = PATHS.domain(domain)

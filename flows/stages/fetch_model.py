@@ -1,6 +1,7 @@
 """Stage ``fetch_model``: a checkpoint, checked, and what the pipeline knows of its training."""
 
 import shutil
+from pathlib import Path
 
 import torch
 
@@ -13,6 +14,7 @@ from flows.settings.params import Params, load_params
 from flows.settings.paths import PATHS
 from unseen_core.basics.images import with_channels
 from unseen_core.checkpoints.loading import save_checkpoint
+from unseen_core.diffusion.denoiser import load_model
 from unseen_core.errors import UnseenError
 from unseen_core.store import read_pictures, write_pictures
 
@@ -50,12 +52,25 @@ def _fetch(params: Params, model: str) -> dict[str, object]:
     out = PATHS.model(model)
     shutil.rmtree(out, ignore_errors=True)
     save_checkpoint(checkpoint, out)
+    torch.set_num_threads(params.compute.threads)
+    _try(model, out)
     record_weights(out)
     images, frame = read_pictures(seen)
     if images.shape[1] == channels:
         shutil.copyfile(seen, out / "seen.parquet")
     else:
         write_pictures(out / "seen.parquet", with_channels(images, channels), frame)
-    torch.set_num_threads(params.compute.threads)
     return {"model": model, "sha256": found,
             "law of": write_source(PATHS.law(model), seen.parent, channels)}
+
+
+def _try(model: str, folder: Path) -> None:
+    """Raise UnseenError unless a stored network answers to a grey image with finite numbers."""
+    network = load_model(folder)
+    try:
+        answer = network(torch.zeros(1, *network.shape), 1)
+    except Exception as error:  # a network of foreign settings fails in any way it likes
+        raise UnseenError(f"models.{model} does not run: {error}".splitlines()[0]) from error
+    if not answer.isfinite().all():
+        raise UnseenError(f"models.{model} answers to a grey image with numbers that are not "
+                          "finite; fetch it again, or take an earlier state of its training")

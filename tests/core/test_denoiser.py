@@ -67,15 +67,17 @@ def test_noise_is_the_first_half_of_a_network_that_predicts_variance(tmp_path: P
 
 
 @torch.no_grad()
-def test_a_velocity_becomes_the_noise_that_diffusers_makes_of_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["v_prediction", "sample"])
+def test_a_prediction_becomes_the_noise_that_diffusers_makes_of_it(
+    tmp_path: Path, kind: str
+) -> None:
     unet, x = network(), states(2).float()
-    model = load_model(saved(tmp_path, unet, prediction_type="v_prediction"))
-    scheduler = DDIMScheduler(prediction_type="v_prediction", clip_sample=False,
-                              set_alpha_to_one=True)
+    model = load_model(saved(tmp_path, unet, prediction_type=kind))
+    scheduler = DDIMScheduler(prediction_type=kind, clip_sample=False, set_alpha_to_one=True)
     scheduler.set_timesteps(1000)
     for level in (1, 2, 500, 1000):
-        velocity = unet(x, level - 1, return_dict=False)[0]
-        wanted = scheduler.step(velocity, level - 1, x)
+        output = unet(x, level - 1, return_dict=False)[0]
+        wanted = scheduler.step(output, level - 1, x)
         a, s = model.schedule.a(level).item(), model.schedule.s(level).item()
         noise = model(x, level)
         torch.testing.assert_close(x, a * wanted.pred_original_sample + s * noise,
@@ -196,14 +198,20 @@ def drop_weight(folder: Path) -> None:
         (lambda f: (f / "unet/config.json").write_text("{"), "cannot be loaded"),
         (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:9000]),
          "cannot be loaded"),
-        (lambda f: edit(f, "unet/config.json", block_out_channels=[8, 32]), "cannot be loaded"),
+        (lambda f: edit(f, "unet/config.json", block_out_channels=[8, 32]), "config.json wants"),
+        (lambda f: edit(f, "unet/config.json", block_out_channels=[8, 10**6]),
+         "config.json wants"),  # refused before any memory is asked for
         (lambda f: edit(f, "unet/config.json", down_block_types=["NoBlock", "DownBlock2D"]),
-         "cannot be loaded"),
+         "no UNet2DModel's"),
+        (lambda f: edit(f, "unet/config.json", norm_groups=4),
+         "has norm_groups, .* did you mean norm_num_groups"),
+        (lambda f: edit(f, "unet/config.json", _class_name="UNet2DConditionModel"),
+         "is of a UNet2DConditionModel; give a network of pixels"),
         (lambda f: edit(f, "unet/config.json", sample_size=None), "sample_size"),
         (drop_weight, "conv_out.weight"),
         (add_weight, "conv_more.weight"),
-        (lambda f: edit(f, "scheduler/scheduler_config.json", prediction_type="sample"),
-         "'sample' is not supported"),
+        (lambda f: edit(f, "scheduler/scheduler_config.json", prediction_type="flow_prediction"),
+         "'flow_prediction' is not supported"),
         (lambda f: edit(f, "scheduler/scheduler_config.json", beta_schedule="sigmoid"),
          "'sigmoid' is not known"),
     ],

@@ -171,8 +171,39 @@ def test_thirty_two_bit_pixels() -> None:
     long = np.full((16, 16), 65535, np.int32)
     assert (read(encoded(Image.fromarray(long), "TIFF")) == 255).all()
     for pixels in (long + 1, -long, long.astype(np.float32)):
-        with pytest.raises(UnseenError, match=r"^x\.png: .*8 or 16 bits$"):
+        with pytest.raises(UnseenError, match=r"^x\.png: .* set range of its domain, as \["):
             read(encoded(Image.fromarray(pixels), "TIFF"))
+
+
+@pytest.mark.parametrize(("pixels", "span", "expected"), [
+    (np.full((16, 16), 1023, np.uint16), (0, 4095), 64),
+    (np.full((16, 16), 70_000, np.int32), (0, 140_000), 128),
+    (np.full((16, 16), -500, np.int32), (-1000, 1000), 64),
+    (np.full((16, 16), 0.25, np.float32), (-1, 1), 159),
+    (np.full((16, 16), 1, np.uint8), (0, 2), 128),
+    (np.full((16, 16, 3), 9, np.uint8), (0, 9), 255),
+])
+def test_a_range_says_what_is_black_and_white(
+    pixels: np.ndarray, span: tuple[float, float], expected: int
+) -> None:
+    assert (read(encoded(Image.fromarray(pixels), "TIFF"), span=span) == expected).all()
+
+
+def test_a_range_of_negatives_and_signed_bytes() -> None:
+    assert (read(deep_tiff("<", 0, 1023), span=(0, 4095)) == 191).all()
+    signed = encoded(Image.fromarray(np.full((16, 16), -64, np.int8).view(np.uint8)), "TIFF",
+                     tiffinfo={339: 2})
+    with pytest.raises(UnseenError, match=r"signed 8-bit pixels .* as \[-128, 127\]"):
+        read(signed)
+    assert (read(signed, span=(-128, 127)) == 64).all()
+
+
+def test_pages_are_counted() -> None:
+    frames = [Image.fromarray(noise(16, 16) + np.uint8(i)) for i in range(3)]
+    stack = encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])
+    assert images.pages(stack) == 3
+    assert images.pages(encoded(frames[0], "TIFF")) == images.pages(encoded(frames[0], "PNG")) == 1
+    assert images.pages(stack[:9]) == 1
 
 
 def test_transparency_lies_on_black() -> None:

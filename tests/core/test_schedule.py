@@ -1,17 +1,24 @@
 """Levels, their coefficients and the grids through them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
+from typing import get_args
 
+import diffusers
 import pytest
 import torch
 from diffusers import DDPMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unseen_core.basics.schedule import RESCALE, Schedule, Spacing
+from unseen_core.basics.schedule import RESCALE, Prediction, Schedule, Spacing
 from unseen_core.errors import UnseenError
 
+SCHEDULERS = (
+    "DDIM", "DDPM", "DEISMultistep", "DPMSolverMultistep", "DPMSolverSinglestep", "EulerDiscrete",
+    "EulerAncestralDiscrete", "HeunDiscrete", "KDPM2Discrete", "LCM", "LMSDiscrete", "PNDM",
+    "SASolver", "TCD", "UniPCMultistep")
 SPACINGS: tuple[Spacing, ...] = ("karras", "quadratic", "uniform")
 
 
@@ -56,6 +63,48 @@ def test_configs_are_read_as_diffusers_reads_them(config: dict[str, object]) -> 
     assert torch.allclose(ours[1:], theirs, rtol=3e-4, atol=1e-8)
 
 
+# diffusers 0.39 hands its tensors to numpy in ways that numpy 2 deprecates.
+@pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
+def test_every_scheduler_of_diffusers_for_this_kind_of_noise_is_understood() -> None:
+    read = 0
+    for name in SCHEDULERS:
+        theirs = getattr(diffusers, f"{name}Scheduler")()
+        assert torch.allclose(Schedule.from_config(theirs.config).alpha_bar[1:],
+                              theirs.alphas_cumprod.double(), rtol=3e-4, atol=1e-8)
+        read += len(theirs.config)
+    assert read > 200  # their keys, each one known
+
+
+def test_what_the_first_releases_called_the_prediction_is_understood() -> None:
+    assert Schedule.from_config({"predict_epsilon": False}).prediction == "sample"
+    assert Schedule.from_config({"predict_epsilon": True}).prediction == "epsilon"
+    both = {"predict_epsilon": False, "prediction_type": "sample"}
+    assert Schedule.from_config(both).prediction == "sample"
+
+
+@pytest.mark.parametrize("kind", ["linear", "scaled_linear"])
+def test_a_schedule_without_signal_at_its_end_goes_up_to_the_level_below(kind: str) -> None:
+    config = {"beta_schedule": kind, "rescale_betas_zero_snr": True}
+    ours, theirs = Schedule.from_config(config), diffusers.DDIMScheduler(**config).alphas_cumprod
+    assert theirs[-1] == 0 and ours.top == 999
+    torch.testing.assert_close(ours.alpha_bar[1:], theirs[:-1].double(), rtol=3e-4, atol=1e-8)
+    assert ours.timestep(999) == 998
+    with pytest.raises(UnseenError, match="1000 is out of range; use 1 to 999"):
+        ours.check_level(1000)
+
+
+@pytest.mark.parametrize("prediction", get_args(Prediction))
+def test_a_perfect_prediction_means_the_noise_itself(prediction: Prediction) -> None:
+    schedule = replace(Schedule.linear(), prediction=prediction)
+    generator = torch.Generator().manual_seed(0)
+    image, noise = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
+    for level in (1, 300, 1000):
+        a, s = schedule.a(level), schedule.s(level)
+        x = a * image + s * noise
+        output = schedule.target(image, noise, a, s)
+        torch.testing.assert_close(schedule.noise(output, x, level), noise, rtol=1e-9, atol=1e-9)
+
+
 def test_rescaled_timesteps_are_thousandths_of_the_way() -> None:
     config = {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 4000}
     plain = Schedule.from_config(config)
@@ -67,7 +116,14 @@ def test_rescaled_timesteps_are_thousandths_of_the_way() -> None:
 
 @pytest.mark.parametrize(
     ("config", "named"),
-    [({"prediction_type": "sample"}, "v_prediction"), ({"beta_schedule": "sigmoid"}, "sigm")],
+    [({"prediction_type": "flow_prediction"}, "v_prediction"),
+     ({"beta_schedule": "sigmoid"}, "sigm"),
+     ({"beta_emd": 0.01}, "beta_emd is not known; did you mean beta_end?"),
+     ({"snr_shift_scale": 3.0}, "snr_shift_scale is not known"),
+     ({"use_flow_sigmas": True}, "use_flow_sigmas"),
+     ({"timestep_type": "continuous"}, "timestep_type: 'continuous' is another kind"),
+     ({"predict_epsilon": "no"}, "predict_epsilon"),
+     ({"predict_epsilon": False, "prediction_type": "epsilon"}, "do not say one thing")],
 )
 def test_unsupported_configs_are_named(config: dict[str, object], named: str) -> None:
     with pytest.raises(UnseenError, match=named):

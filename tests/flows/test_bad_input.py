@@ -1,6 +1,7 @@
 """Bad input through the command line: exit code 2, one line, never a traceback."""
 
 import json
+import math
 import subprocess
 import sys
 import zipfile
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from repository import PATIENCE
+from safetensors.torch import load_file, save_file
 from workspace import DOMAIN, MODEL, ROOT, SEEN, change, draw_pictures, fetch_all, save_checkpoint
 
 HERE = ["--model", MODEL, "--domain", DOMAIN]
@@ -134,8 +136,20 @@ def test_a_damaged_checkpoint_is_one_line(workspace, refused, command, part, dam
 def test_a_checkpoint_of_another_kind_is_one_line(workspace, refused, command):
     assert command("fetch", "--domain", SEEN)[0] == 0
     file = workspace / "checkpoint/scheduler/scheduler_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"prediction_type": "sample"}))
-    assert "epsilon or v_prediction" in refused("fetch-model", "--model", MODEL)
+    before = file.read_text()
+    file.write_text(json.dumps(json.loads(before) | {"prediction_type": "flow_prediction"}))
+    assert "epsilon or v_prediction or sample" in refused("fetch-model", "--model", MODEL)
+    file.write_text(before)
+    network = workspace / "checkpoint/unet/config.json"
+    known = network.read_text()
+    network.write_text(json.dumps(json.loads(known) | {"freq_shift": "x"}))
+    assert f"models.{MODEL} does not run: " in refused("fetch-model", "--model", MODEL)
+    network.write_text(known)
+    weights = workspace / "checkpoint/unet/diffusion_pytorch_model.safetensors"
+    state = load_file(weights)
+    state["conv_in.bias"][0] = math.nan
+    save_file(state, weights)
+    assert "tensor 'conv_in.bias' is not finite" in refused("fetch-model", "--model", MODEL)
     save_checkpoint(workspace / "checkpoint", size=24)
     assert "24" in refused("fetch-model", "--model", MODEL)
 

@@ -1,11 +1,14 @@
 """Published files through ``fetch`` and ``convert``: hashes, labels, folders for diffusers."""
 
+import hashlib
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDPMPipeline, UNet2DModel
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from published import SMALL_DDPM, SMALL_GUIDED, SMALL_IDDPM, random_state
 from workspace import DOMAIN, MODEL, SEEN, SIZE, change, contents, run_stages
 
@@ -151,6 +154,26 @@ def test_a_converted_folder_is_one_of_diffusers(converted, shapes, label: int | 
     torch.testing.assert_close(pipeline.scheduler.betas.double(), betas, rtol=1e-4, atol=1e-9)
     if label is None:
         assert torch.equal(load_model(Path("out"))(states(), 400), wanted)
+
+
+def test_the_hash_of_several_files_is_that_of_what_sha256sum_says_of_them(converted) -> None:
+    torch.manual_seed(0)
+    unet = UNet2DModel(sample_size=8, block_out_channels=(8,), layers_per_block=1,
+                       norm_num_groups=4, down_block_types=("DownBlock2D",),
+                       up_block_types=("UpBlock2D",))
+    DDPMPipeline(unet, DDPMScheduler()).save_pretrained("whole")
+    unet.save_pretrained("spread/unet", max_shard_size="20KB")
+    shutil.copytree("whole/scheduler", "spread/scheduler")
+    files = sorted(Path("spread/unet").glob("*.safetensors"))
+    said = subprocess.run(["sha256sum", *(file.name for file in files)], cwd="spread/unet",
+                          capture_output=True, check=True).stdout
+    wanted = hashlib.sha256(said).hexdigest()
+    assert len(files) > 1
+    code, printed = converted("spread", "out", "--sha256", wanted)
+    assert code == 0, printed
+    assert wanted in printed
+    assert file_hash(Path("out/unet/diffusion_pytorch_model.safetensors")) == file_hash(
+        Path("whole/unet/diffusion_pytorch_model.safetensors"))
 
 
 @pytest.mark.parametrize("words, said", [

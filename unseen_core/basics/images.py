@@ -16,8 +16,10 @@ __all__ = [
     "decode",
     "decode_png",
     "encode_png",
+    "pages",
     "png_bytes",
     "resize",
+    "scaled",
     "to_float",
     "to_uint8",
     "with_channels",
@@ -27,6 +29,7 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
 _SMALLEST = 8
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a TIFF's tag and its value
+_BITS, _SAMPLES, _SIGNED = 258, 339, 2
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -116,7 +119,34 @@ def decode_png(data: bytes) -> Tensor:
     return torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1).contiguous()
 
 
-def decode(data: bytes, name: str, *, size: int, max_pixels: int, crop: bool = False) -> Tensor:
+def scaled(values: np.ndarray, span: tuple[float, float], name: str) -> np.ndarray:
+    """Return numbers as float32 0..255: ``span`` goes there linearly, what lies outside is clipped.
+
+    Raises:
+        UnseenError: Some are not finite; ``name`` is what the message calls them.
+    """
+    low, high = span
+    values = np.asarray(values, np.float64)
+    if not np.isfinite(values).all():
+        raise UnseenError(f"{name}: pixels that are not finite; give them a value")
+    return (255 * (values - low) / (high - low)).clip(0, 255).astype(np.float32)
+
+
+def pages(data: bytes) -> int:
+    """Return how many pages a TIFF file has; 1 for anything else."""
+    if data[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return 1
+    try:
+        with Image.open(io.BytesIO(data), formats=("TIFF",)) as picture:
+            return picture.n_frames
+    except Exception:  # its decoder says what is wrong with it
+        return 1
+
+
+def decode(
+    data: bytes, name: str, *, size: int, max_pixels: int, crop: bool = False,
+    span: tuple[float, float] | None = None,
+) -> Tensor:
     """Return a foreign image file as RGB, uint8 of shape (3, size, size).
 
     The header is judged before any pixel is decoded. EXIF orientation is applied, of several
@@ -129,10 +159,11 @@ def decode(data: bytes, name: str, *, size: int, max_pixels: int, crop: bool = F
         size: Side of the result in pixels.
         max_pixels: Largest width times height that is decoded.
         crop: Cut the central square out first; otherwise a non-square image is stretched.
+        span: Values that become black and white; None: those of the file's type.
 
     Raises:
         UnseenError: Not one of ``FORMATS``, smaller than 8×8, larger than ``max_pixels``,
-            truncated, or in floating point.
+            truncated, or in floating point without ``span``.
     """
     try:
         with warnings.catch_warnings():
@@ -140,8 +171,11 @@ def decode(data: bytes, name: str, *, size: int, max_pixels: int, crop: bool = F
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 _check_header(picture.size, name, max_pixels)
-                negative = getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-                pixels = _rgb(ImageOps.exif_transpose(picture), name, negative=negative)
+                tags = getattr(picture, "tag_v2", {})
+                negative = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+                signed = _SIGNED in tags.get(_SAMPLES, ()) and max(tags.get(_BITS, (8,))) == 8
+                pixels = _rgb(ImageOps.exif_transpose(picture), name, span, negative=negative,
+                              signed=signed)
     except UnseenError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -168,23 +202,37 @@ def _check_header(extent: tuple[int, int], name: str, max_pixels: int) -> None:
         raise UnseenError(f"{name}: {width}x{height} pixels is more than max_pixels {max_pixels}")
 
 
-def _rgb(picture: Image.Image, name: str, *, negative: bool) -> np.ndarray:
+def _rgb(
+    picture: Image.Image, name: str, span: tuple[float, float] | None, *, negative: bool,
+    signed: bool,
+) -> np.ndarray:
     """Return the pixels as RGB, shape (h, w, 3), values 0..255 (float32 for 16-bit grey).
 
     Pillow turns the negative grey of a TIFF round where it has up to 8 bits, not where it has 16.
     """
+    if span is not None and picture.mode[0] in "IF":
+        grey = scaled(np.asarray(picture), span, name)
+        return np.repeat((255 - grey if negative else grey)[..., None], 3, axis=2)
     if picture.mode.startswith("I"):
         grey = np.asarray(picture).astype(np.float32)
         if grey.min() < 0 or grey.max() > 65535:
-            raise UnseenError(f"{name}: 32-bit grey outside 0..65535; save it with 8 or 16 bits")
+            raise UnseenError(f"{name}: 32-bit grey outside 0..65535; set range of its domain, as "
+                              f"[{grey.min():g}, {grey.max():g}] of this file")
         grey = 65535 - grey if negative else grey
         return np.repeat(grey[..., None] / 257, 3, axis=2)  # 65535 = 257 · 255
     if picture.mode == "F":
-        raise UnseenError(f"{name}: float pixels have no defined range; save it with 8 or 16 bits")
+        raise UnseenError(f"{name}: float pixels have no range of their own; set range of its "
+                          "domain, as [0, 1]")
     if picture.has_transparency_data:
         ground = Image.new("RGBA", picture.size, (0, 0, 0, 255))
         picture = Image.alpha_composite(ground, picture.convert("RGBA"))
-    return np.asarray(picture.convert("RGB"))
+    pixels = np.asarray(picture.convert("RGB"))
+    if signed:  # Pillow reads them as 0..255
+        if span is None:
+            raise UnseenError(f"{name}: signed 8-bit pixels have no black of their own; set range "
+                              "of its domain, as [-128, 127]")
+        pixels = pixels.view(np.int8)
+    return pixels if span is None else scaled(pixels, span, name)
 
 
 def resize(pixels: np.ndarray, size: int, *, crop: bool = False) -> np.ndarray:

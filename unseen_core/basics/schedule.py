@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, get_args
@@ -15,7 +16,7 @@ from unseen_core.errors import UnseenError
 __all__ = ["RESCALE", "Prediction", "Schedule", "Spacing", "load_schedule"]
 
 Spacing = Literal["karras", "quadratic", "uniform"]
-Prediction = Literal["epsilon", "v_prediction"]
+Prediction = Literal["epsilon", "v_prediction", "sample"]
 # Own key of scheduler_config.json, for what the schedulers of diffusers cannot say.
 RESCALE = "unseen_rescale_timesteps"
 # 7 in the reference. On the embedded network, third order, 12 images that no benchmark shows
@@ -23,6 +24,20 @@ RESCALE = "unseen_rescale_timesteps"
 # gave 0.0120 and 0.0032, 5.5 0.0066 and 0.0036, 7 0.0117 and 0.0043. Rounding to whole levels has
 # its part in it: a grid that leaves the clean end by 1, 3, 5, 10 is better than by 1, 3, 6, 11.
 _RHO = 5.5
+_READ = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
+         "prediction_type", "predict_epsilon", "rescale_betas_zero_snr", RESCALE)
+# Of the samplers in diffusers: they say how to draw, and nothing of what the network has learnt.
+_UNUSED = frozenset("""
+    algorithm_type clip_sample clip_sample_range corrector_order disable_corrector
+    dynamic_thresholding_ratio eta euler_at_final final_sigmas_type flow_shift interpolation_type
+    lambda_min_clipped lower_order_final original_inference_steps predict_x0 predictor_order
+    sample_max_value set_alpha_to_one shift_terminal sigma_max sigma_min skip_prk_steps solver_order
+    solver_p solver_type steps_offset tau_func tensor_format thresholding time_shift_type
+    timestep_scaling timestep_spacing timestep_values use_beta_sigmas use_dynamic_shifting
+    use_exponential_sigmas use_karras_sigmas use_lu_lambdas variance_type
+""".split())
+# Those that do say something of it, and the value with which they say nothing.
+_NEUTRAL = {"use_flow_sigmas": False, "timestep_type": "discrete"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +50,9 @@ class Schedule:
 
     Attributes:
         alpha_bar: float64 (T + 1,), decreasing from alpha_bar[0] = 1.
-        prediction: What the network was trained to predict: the noise, or the velocity
-            v = a noise - s x_0 (Salimans & Ho 2022, arXiv 2202.00512, appendix D).
+        prediction: What the network was trained to predict: the noise, the velocity
+            v = a noise - s x_0 (Salimans & Ho 2022, arXiv 2202.00512, appendix D), or the image
+            x_0 ("sample").
         rescale_timesteps: The network receives t * 1000 / T instead of t (``rescale_timesteps`` of
             improved-diffusion, Nichol & Dhariwal 2021, arXiv 2102.09672).
     """
@@ -64,24 +80,24 @@ class Schedule:
     def from_config(cls, config: Mapping[str, object]) -> "Schedule":
         """Build the table from a diffusers ``scheduler_config.json``.
 
-        Only the schedule is read, and the project's own key ``unseen_rescale_timesteps``;
-        samplers, clipping and offsets of the file are ignored.
+        Only the schedule is read, and the project's own key ``unseen_rescale_timesteps``; how the
+        file would sample, clip or offset is ignored. ``predict_epsilon`` is what the first
+        releases of diffusers had for ``prediction_type``. Where betas are rescaled to leave no
+        signal at the last level (Lin et al. 2024, arXiv 2305.08891, algorithm 1), that level is
+        left out: no image can be told from its state there.
 
         Raises:
-            UnseenError: For an unknown prediction type or schedule.
+            UnseenError: For an unknown prediction type or schedule, or a key that is not known.
         """
-        prediction = config.get("prediction_type", "epsilon")
-        if prediction not in get_args(Prediction):
-            raise UnseenError(f"scheduler_config.json: prediction_type {prediction!r} is not "
-                              f"supported; use a network for {' or '.join(get_args(Prediction))}")
+        _check_keys(config)
+        prediction = _prediction(config)
         if "_class_name" in config and not {"beta_schedule", "trained_betas"} & {*config}:
             raise UnseenError(f"scheduler_config.json: a {config['_class_name']} has no betas; "
                               "give a network that was trained with DDPM's kind of noise")
-        if config.get("rescale_betas_zero_snr"):
-            raise UnseenError("scheduler_config.json: rescale_betas_zero_snr leaves no signal at "
-                              "the last level, which is not supported; use another network")
         try:
             table = cls._table(config)
+            if config.get("rescale_betas_zero_snr"):
+                table = table._without_last_signal()
         except (TypeError, ValueError, OverflowError, RuntimeError) as error:
             raise UnseenError("scheduler_config.json: num_train_timesteps or betas are not usable "
                               "numbers; fetch the file again") from error
@@ -117,6 +133,12 @@ class Schedule:
         clean = torch.ones(1, dtype=torch.float64)
         return cls(torch.cat([clean, (1 - betas).cumprod(0)]))
 
+    def _without_last_signal(self) -> "Schedule":
+        """Return the schedule shifted and scaled so that no signal is left at T, without T."""
+        root = self.alpha_bar[1:].sqrt()
+        root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+        return Schedule(torch.cat([self.alpha_bar[:1], root[:-1].square()]))
+
     @property
     def top(self) -> int:
         """The noisiest level, T."""
@@ -134,6 +156,28 @@ class Schedule:
         """Return noise over signal, s / a, float64, shape of ``level``."""
         bar = self._at(level)
         return ((1 - bar) / bar).sqrt()
+
+    def noise(self, output: Tensor, x: Tensor, level: int) -> Tensor:
+        """Return the noise in states that the output of a network means, by ``prediction``.
+
+        It is a v + s x of a velocity and (x - a x_0) / s of an image, with the a and s of the
+        level that the network is told of: a clean image is shown as level 1.
+
+        Args:
+            output: What the network predicts for ``x``, of the same shape.
+            x: States at ``level``.
+        """
+        told = max(level, 1)
+        a, s = self.a(told).item(), self.s(told).item()
+        if self.prediction == "v_prediction":
+            return a * output + s * x
+        return (x - a * output) / s if self.prediction == "sample" else output
+
+    def target(self, image: Tensor, noise: Tensor, a: Tensor, s: Tensor) -> Tensor:
+        """Return what a network is trained to predict of ``a image + s noise``; see `noise`."""
+        if self.prediction == "v_prediction":
+            return a * noise - s * image
+        return image if self.prediction == "sample" else noise
 
     def timestep(self, level: int) -> float:
         """Return the network's timestep for a level; a clean image is shown as level 1.
@@ -222,6 +266,38 @@ class Schedule:
     def _at(self, level: int | Sequence[int]) -> Tensor:
         """Look alpha_bar up."""
         return self.alpha_bar[level if isinstance(level, int) else list(level)]
+
+
+def _check_keys(config: Mapping[str, object]) -> None:
+    """Raise UnseenError for a key that may change what the network means, by its name."""
+    for key, value in config.items():
+        if key in _READ or key in _UNUSED or key.startswith("_") or value is None:
+            continue
+        if key not in _NEUTRAL:
+            near = get_close_matches(key, [*_READ, *_UNUSED], 1)
+            raise UnseenError(f"scheduler_config.json: {key} is not known" + (
+                f"; did you mean {near[0]}?" if near else
+                "; remove it if it says nothing of what the network has learnt"))
+        if value != _NEUTRAL[key]:
+            raise UnseenError(f"scheduler_config.json: {key}: {value!r} is another kind of "
+                              "network; give one that was trained with DDPM's kind of noise")
+
+
+def _prediction(config: Mapping[str, object]) -> Prediction:
+    """Return what the network predicts, under its key of today or of long ago."""
+    old, given = config.get("predict_epsilon"), config.get("prediction_type")
+    if old is not None:
+        means = {True: "epsilon", False: "sample"}.get(old if isinstance(old, bool) else None)
+        if means is None or given not in (None, means):
+            raise UnseenError(f"scheduler_config.json: predict_epsilon {old!r} and prediction_type "
+                              f"{given!r} do not say one thing; keep the one that is right")
+        given = means
+    given = "epsilon" if given is None else given
+    if given not in get_args(Prediction):
+        raise UnseenError(f"scheduler_config.json: prediction_type {given!r} is not supported; "
+                          f"use a network for {' or '.join(get_args(Prediction))}")
+    return given
+
 
 def load_schedule(folder: Path) -> Schedule:
     """Read the noise schedule of a ``DDPMPipeline`` folder, without its network.

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from unseen_core.checkpoints.architecture import Architecture
-from unseen_core.checkpoints.network import empty_network
+from unseen_core.checkpoints.network import POOLED, empty_network
 from unseen_core.checkpoints.translation import (
     BLOCK,
     Place,
@@ -67,6 +67,8 @@ def convert(
         "flip_sin_to_cos": False,
         "downsample_padding": 0,
     }
+    if levels > 1 and not any("sample.conv." in name for name in state):
+        config[POOLED] = True  # resamp_with_conv: false
     return config, translate(state, empty_network(config), lambda name: _place(name, levels))
 
 

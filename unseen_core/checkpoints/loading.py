@@ -16,6 +16,7 @@ from unseen_core.checkpoints.network import (
     CONFIG,
     HEADS,
     LABEL,
+    POOLED,
     SCHEDULER,
     WEIGHTS,
     build_network,
@@ -26,9 +27,15 @@ from unseen_core.checkpoints.reading import read_state
 from unseen_core.errors import UnseenError
 from unseen_core.store import write_json
 
-__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint", "weights_file"]
+__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint", "weights_files"]
 
-_NAMES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+_STEM = "diffusion_pytorch_model"
+# In the order in which they are taken; an index lists the files over which weights are spread.
+_NAMES = tuple(f"{_STEM}{ending}" for ending in (
+    ".safetensors", ".safetensors.index.json", ".fp16.safetensors",
+    ".safetensors.index.fp16.json", ".bin"))
+_PIXELS = ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline")
+_INDEX = "model_index.json"
 # Names of the attention's layers before diffusers 0.15.
 _OLD_LAYERS = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.",
                ".proj_attn.": ".to_out.0."}
@@ -80,6 +87,8 @@ class Checkpoint:
             lost = "a fixed number of heads over attentions of different width"
         elif self.schedule.rescale_timesteps:
             lost = "timesteps rescaled to a thousand"
+        elif self.network.config.get(POOLED):
+            lost = "sizes halved by average pooling"
         else:
             return
         raise UnseenError(f"a diffusers folder cannot say {lost}, and others would silently "
@@ -95,8 +104,9 @@ def load_checkpoint(
     Args:
         path: A diffusers ``DDPMPipeline`` folder (``unet/`` and ``scheduler/``), one of the old
             layout of the hub (all files at the root; ``google/ddpm-celebahq-256`` and its
-            kind), with safetensors or ``.bin`` weights; or a single file of the DDIM
-            repository, improved-diffusion, guided-diffusion or P2-weighting.
+            kind), with safetensors (whole or in several files, of full precision or fp16
+            alone) or ``.bin`` weights; or a single file of the DDIM repository,
+            improved-diffusion, guided-diffusion or P2-weighting.
         architecture: What a single file does not record.
         size: Side of the images, where ``architecture`` does not give it.
 
@@ -111,37 +121,65 @@ def load_checkpoint(
     if architecture != Architecture():
         raise UnseenError(f"checkpoint {path} is a folder and describes itself; remove "
                           "architecture")
-    weights = weights_file(path)
-    scheduler = path / (SCHEDULER if weights.parent != path else Path(SCHEDULER).name)
-    if weights == path / WEIGHTS:
+    _check_pixels(path)
+    files = weights_files(path)
+    base = files[0].parent
+    scheduler = path / (SCHEDULER if base != path else Path(SCHEDULER).name)
+    if files == [path / WEIGHTS]:
         network = load_network(path)
+        for name, tensor in network.state_dict().items():
+            if not tensor.isfinite().all():
+                raise UnseenError(f"checkpoint {files[0]}: tensor {name!r} is not finite; fetch "
+                                  "the file again, or take an earlier one of the training")
         return Checkpoint(network, _read_config(scheduler), path)
-    state = {_modern(name): tensor for name, tensor in read_state(weights).items()}
+    state = {_modern(name): tensor for file in files
+             for name, tensor in read_state(file).items()}
     try:
-        network = build_network(_read_config(weights.parent / "config.json"), state)
+        network = build_network(_read_config(base / "config.json"), state)
     except UnseenError as error:
         raise UnseenError(f"checkpoint {path}: {error}") from error
     return Checkpoint(network, _read_config(scheduler))
 
 
-def weights_file(path: Path) -> Path:
-    """Return the file of a checkpoint that holds its weights.
+def weights_files(path: Path) -> list[Path]:
+    """Return the files of a checkpoint that hold its weights: mostly one.
 
     Raises:
         UnseenError: If there is none, or a folder has no configuration.
     """
     if path.is_file():
-        return path
+        return [path]
     flat = (path / "config.json").is_file() and not (path / CONFIG).is_file()
     base = path if flat else path / "unet"
     if not (base / "config.json").is_file():
         raise UnseenError(f"checkpoint {path} has no {CONFIG}; give a diffusers DDPMPipeline "
                           "folder, or a checkpoint file")
-    for name in _NAMES:
-        if (base / name).is_file():
-            return base / name
-    raise UnseenError(f"checkpoint {path} has no {(base / _NAMES[0]).relative_to(path)}; give a "
-                      "diffusers DDPMPipeline folder with its weights")
+    first = next((base / name for name in _NAMES if (base / name).is_file()), None)
+    if first is None:
+        there = ", ".join(sorted(file.name for file in base.iterdir())[:5])
+        raise UnseenError(f"checkpoint {path} has no {(base / _NAMES[0]).relative_to(path)} but "
+                          f"{there}; give a diffusers DDPMPipeline folder with its weights")
+    if first.suffix != ".json":
+        return [first]
+    places = _read_config(first).get("weight_map")
+    names = sorted({*places.values()}, key=str) if isinstance(places, dict) else []
+    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise UnseenError(f"{first} lists no files beside it; fetch the checkpoint again")
+    return [base / name for name in names]
+
+
+def _check_pixels(path: Path) -> None:
+    """Raise UnseenError for a pipeline whose network does not work on pixels."""
+    if not (path / _INDEX).is_file():
+        return
+    index = _read_config(path / _INDEX)
+    name = index.get("_class_name", _PIXELS[0])
+    coder = next((part for part in ("vae", "vqvae", "movq") if index.get(part)), None)
+    if name not in _PIXELS or coder is not None:
+        held = f" with a {coder}" if coder else ""
+        raise UnseenError(f"checkpoint {path} is a {name}{held}, whose network does not work on "
+                          f"pixels alone; give a {' or '.join(_PIXELS)} (Stable Diffusion 1 and 2 "
+                          "are for `generate` and its kind: docs/checkpoints.md)")
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:

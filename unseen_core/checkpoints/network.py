@@ -2,19 +2,23 @@
 
 import json
 from collections.abc import Mapping
+from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 
 import torch
 from diffusers import UNet2DModel
 from diffusers.models.attention_processor import Attention
+from diffusers.models.downsampling import Downsample2D
+from diffusers.models.upsampling import Upsample2D
 from safetensors.torch import load_file
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
 from unseen_core.types import Condition
 
-__all__ = ["CONFIG", "HEADS", "LABEL", "SCHEDULER", "WEIGHTS", "build_network", "check_label",
-           "empty_network", "load_network"]
+__all__ = ["CONFIG", "HEADS", "LABEL", "POOLED", "SCHEDULER", "WEIGHTS", "build_network",
+           "check_label", "empty_network", "load_network"]
 
 CONFIG = "unet/config.json"
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -22,6 +26,9 @@ SCHEDULER = "scheduler/scheduler_config.json"
 # Keys of the project's own in unet/config.json, for what diffusers' configuration cannot say.
 HEADS = "unseen_num_heads"
 LABEL = "unseen_label"
+POOLED = "unseen_pooled_sizes"
+_OWN = (HEADS, LABEL, POOLED)
+_KNOWN = (*signature(UNet2DModel).parameters, *_OWN)
 
 
 def load_network(folder: Path) -> UNet2DModel:
@@ -36,29 +43,16 @@ def load_network(folder: Path) -> UNet2DModel:
             raise UnseenError(f"checkpoint {folder} has no {part}; give a diffusers DDPMPipeline "
                               "folder with safetensors weights")
     try:
-        # diffusers takes a string for the name of a checkpoint to be looked for on the network.
-        config = json.loads((folder / CONFIG).read_text())
+        config = json.loads((folder / CONFIG).read_text("utf-8"))
         if not isinstance(config, dict):
-            raise ValueError("unet/config.json is not a JSON object")
-        if HEADS in config or LABEL in config:  # diffusers would warn of them at every load
-            return build_network(config, load_file(folder / WEIGHTS))
-        network, info = UNet2DModel.from_pretrained(
-            folder / "unet", local_files_only=True, use_safetensors=True, output_loading_info=True,
-            low_cpu_mem_usage=False,  # the default warns of a library that it would need
-        )
-    except Exception as error:  # building from foreign values fails in any way it likes
+            raise ValueError(f"{CONFIG} is not a JSON object")
+        state = load_file(folder / WEIGHTS)
+    except Exception as error:  # of JSON, of safetensors, or of the disk
         raise UnseenError(f"checkpoint {folder} cannot be loaded: {_first_line(error)}") from error
-    if info["missing_keys"]:  # diffusers would leave them without values
-        raise UnseenError(f"checkpoint {folder} lacks the weights {info['missing_keys'][0]!r}; "
-                          "save it again with its own config.json")
-    if info["unexpected_keys"]:
-        raise UnseenError(f"checkpoint {folder} has weights {info['unexpected_keys'][0]!r} that "
-                          "its config.json has no place for; save it again with its own")
     try:
-        _check_config(network)
+        return build_network(config, state)
     except UnseenError as error:
         raise UnseenError(f"checkpoint {folder}: {error}") from error
-    return network
 
 
 def build_network(config: Mapping[str, object], state: Mapping[str, Tensor]) -> UNet2DModel:
@@ -66,7 +60,9 @@ def build_network(config: Mapping[str, object], state: Mapping[str, Tensor]) -> 
 
     Args:
         config: Of ``UNet2DModel``; with ``unseen_num_heads`` every attention has so many heads,
-            whatever its width, and with ``unseen_label`` the network receives that class.
+            whatever its width, with ``unseen_label`` the network receives that class, and with
+            ``unseen_pooled_sizes`` sizes are halved by average pooling and doubled by repeating
+            pixels, without weights.
         state: Its tensors under diffusers' names, all of them and no others.
 
     Raises:
@@ -91,17 +87,20 @@ def build_network(config: Mapping[str, object], state: Mapping[str, Tensor]) -> 
 
 def empty_network(config: Mapping[str, object]) -> UNet2DModel:
     """Return a U-Net without values (on torch's meta device); see ``build_network``."""
-    own = {key: config[key] for key in (HEADS, LABEL) if config.get(key) is not None}
+    _check_keys(config)
+    own = {key: config[key] for key in _OWN if config.get(key) is not None}
     try:
         with torch.device("meta"):
             network = UNet2DModel.from_config(
-                {key: value for key, value in config.items() if key not in (HEADS, LABEL)})
+                {key: value for key, value in config.items() if key not in _OWN})
     except Exception as error:  # see load_network
         raise UnseenError(f"its configuration is no UNet2DModel's: {_first_line(error)}") from error
     network.register_to_config(**own)
     _check_config(network)
     if HEADS in own:
         _set_heads(network, int(str(own[HEADS])))
+    if own.get(POOLED):
+        _pool_sizes(network)
     return network
 
 
@@ -139,6 +138,29 @@ def _set_heads(network: UNet2DModel, heads: int) -> None:
                 raise UnseenError(f"num_heads {heads} does not divide an attention of "
                                   f"{module.inner_dim} channels; give the one of its training")
             module.heads, module.scale = heads, (module.inner_dim // heads) ** -0.5
+
+
+def _pool_sizes(network: UNet2DModel) -> None:
+    """Halve sizes by average pooling and double them by repeating pixels (no weights)."""
+    for block in network.down_blocks:
+        for place, child in enumerate(block.downsamplers or ()):
+            block.downsamplers[place] = Downsample2D(child.channels, use_conv=False)
+    for block in network.up_blocks:
+        for place, child in enumerate(block.upsamplers or ()):
+            block.upsamplers[place] = Upsample2D(child.channels, use_conv=False)
+
+
+def _check_keys(config: Mapping[str, object]) -> None:
+    """Raise UnseenError for another class of network, or a key that UNet2DModel does not have."""
+    name = config.get("_class_name", "UNet2DModel")
+    if name != "UNet2DModel":
+        raise UnseenError(f"its configuration is of a {name}; give a network of pixels, a "
+                          "UNet2DModel")
+    for key, value in config.items():
+        if key not in _KNOWN and not key.startswith("_") and value is not None:
+            near = get_close_matches(key, _KNOWN, 1)
+            raise UnseenError(f"its configuration has {key}, which UNet2DModel does not know" + (
+                f"; did you mean {near[0]}?" if near else "; remove it if it changes nothing"))
 
 
 def _check_config(network: UNet2DModel) -> None:

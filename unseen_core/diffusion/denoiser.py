@@ -75,8 +75,7 @@ class UNetEps:
         """Return the predicted noise (b, c, h, w), float32, on the device of ``x``.
 
         Networks that also predict a variance return 2c channels; the noise is the first half.
-        From a velocity the noise is a v + s x, with the a and s of the level that the network is
-        told of.
+        Of a network that predicts something else see ``Schedule.noise``.
 
         Raises:
             UnseenError: If a class-conditional network was told no class, or the classes of
@@ -92,11 +91,7 @@ class UNetEps:
             output = self._network(inputs, self._timesteps[level], class_labels=labels,
                                    return_dict=False)[0]
         output = output[:, : self.shape[0]].to(x.device).float()
-        if self.schedule.prediction == "epsilon":
-            return output
-        told = max(level, 1)
-        a, s = self.schedule.a(told).item(), self.schedule.s(told).item()
-        return a * output + s * x.float()
+        return self.schedule.noise(output, x.float(), level)
 
     def _labels(self, count: int) -> Tensor | None:
         """Return the class of each of so many states, (count,), or None without classes."""

@@ -102,8 +102,8 @@ class LatentDiffusion:
     def __call__(self, x: Tensor, level: Level) -> Tensor:
         """Return the guided noise (b, c, h, w), float32, on the device of ``x``.
 
-        From a velocity the noise is a v + s x, with the a and s of the level that the network is
-        told of; guidance of one is guidance of the other.
+        Of a network that predicts something else see ``Schedule.noise``; guidance of one is
+        guidance of the other.
 
         Raises:
             UnseenError: If the prompts of another number of states are bound.
@@ -112,10 +112,7 @@ class LatentDiffusion:
         parts, prompts = x.split(self.batch), self._prompts(len(x))
         output = torch.cat([self._guided(*part, timestep)
                             for part in zip(parts, prompts, strict=True)])
-        if self.schedule.prediction == "epsilon":
-            return output
-        told = max(level, 1)
-        return self.schedule.a(told).item() * output + self.schedule.s(told).item() * x.float()
+        return self.schedule.noise(output, x.float(), level)
 
     def encode(self, images: Tensor) -> Tensor:
         """Return latents (b, c, h, w), float32, on the device of ``images``.

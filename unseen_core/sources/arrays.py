@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.lib import format as npy
 
-from unseen_core.basics.images import resize
+from unseen_core.basics.images import resize, scaled
 from unseen_core.errors import UnseenError
 from unseen_core.sources import reading
 from unseen_core.sources.base import SourceConfig, SourceImages, printable, source
@@ -17,10 +17,7 @@ from unseen_core.sources.gather import Found, collect
 
 __all__ = ["load_npy", "load_npz"]
 
-_SCALE = (
-    "scale all images by one range and save them as uint8, "
-    "such as np.uint8(255 * (x - low) / (high - low) + 0.5), or as uint16 with 65535"
-)
+_SCALE = "set range of its domain to the values that are black and white, as [0, 1]"
 
 
 class _Header(NamedTuple):
@@ -31,12 +28,13 @@ class _Header(NamedTuple):
     dtype: np.dtype
 
 
-@source("npz")
+@source("npz", "range")
 def load_npz(config: SourceConfig) -> SourceImages:
     """Return the images of an .npz: key ``images``, or its only array.
 
     uint8, or uint16 that is divided by 257, of shape (n, h, w) or (n, h, w, c) with c in 1, 3, 4;
-    the fourth channel is alpha and lies on black. An integer key ``labels`` of shape (n,) gives
+    the fourth channel is alpha and lies on black. With ``range`` also other integers and floating
+    point, without alpha. An integer key ``labels`` of shape (n,) gives
     the classes.
 
     Raises:
@@ -73,7 +71,7 @@ def load_npz(config: SourceConfig) -> SourceImages:
             return collect(config, found, licence=reading.LICENCE, origin=origin)
 
 
-@source("npy")
+@source("npy", "range")
 def load_npy(config: SourceConfig) -> SourceImages:
     """Return the images of an .npy, an array as ``load_npz`` takes it; there are no labels.
 
@@ -100,13 +98,11 @@ def load_npy(config: SourceConfig) -> SourceImages:
 
 
 def _header(file: IO[bytes], where: str) -> _Header:
-    """Return what an array will be, or raise UnseenError unless it is plain integers."""
+    """Return what an array will be, or raise UnseenError unless it is plain numbers."""
     version = npy.read_magic(file)
     parse = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     header = _Header(*parse(file))
-    if header.dtype.kind == "f":
-        raise UnseenError(f"{where} is {header.dtype}, which has no defined range; {_SCALE}")
-    if header.dtype.kind not in "iu":
+    if header.dtype.kind not in "iuf":
         raise UnseenError(f"{where} is {header.dtype}; save it as uint8 (labels as integers)")
     if math.prod(header.shape) * header.dtype.itemsize > reading.MAX_TOTAL:
         most = reading.MAX_TOTAL // 2**20
@@ -118,7 +114,7 @@ def _labels(archive: zipfile.ZipFile, count: int, where: str) -> list[int]:
     """Return the labels of an .npz, one for each of ``count`` images; no more is unpacked."""
     with archive.open("labels.npy") as file:
         header = _header(file, f"{where}: array 'labels'")
-        if header.shape != (count,):
+        if header.shape != (count,) or header.dtype.kind == "f":
             raise UnseenError(f"{where}: 'labels' must be {count} integers, one per image")
         data = file.read(count * header.dtype.itemsize)
         return np.frombuffer(data, header.dtype, count).astype(np.int64).tolist()
@@ -126,11 +122,14 @@ def _labels(archive: zipfile.ZipFile, count: int, where: str) -> list[int]:
 
 def _check_images(header: _Header, config: SourceConfig, where: str) -> None:
     """Raise UnseenError unless the array will hold images within bounds."""
-    shape = header.shape
-    stack = len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3, 4))
-    if header.dtype.kind != "u" or header.dtype.itemsize > 2 or not stack:
-        need = "uint8 or uint16 (n, h, w) or (n, h, w, c) with c in 1, 3, 4"
-        raise UnseenError(f"{where} must hold {need}, not {header.dtype} {shape}")
+    shape, dtype = header.shape, header.dtype
+    channels = (1, 3, 4) if config.range is None else (1, 3)
+    if len(shape) != 3 and (len(shape) != 4 or shape[3] not in channels):
+        need = f"(n, h, w) or (n, h, w, c) with c in {', '.join(map(str, channels))}"
+        raise UnseenError(f"{where} must have the shape {need}, not {shape}")
+    if config.range is None and (dtype.kind != "u" or dtype.itemsize > 2):
+        raise UnseenError(f"{where} is {dtype}, and only uint8 and uint16 have a range of their "
+                          f"own; {_SCALE}")
     if min(shape[1:3]) < 8 or shape[1] * shape[2] > config.max_pixels:
         bounds = f"at least 8x8 and at most max_pixels {config.max_pixels}"
         raise UnseenError(f"{where}: images of {shape[2]}x{shape[1]} pixels; {bounds} are allowed")
@@ -157,7 +156,13 @@ def _frames(
     """Yield the images of a stack as entries."""
     for row, image in enumerate(stack):
         pixels = image[..., None] if image.ndim == 2 else image
-        if pixels.dtype.itemsize == 2:
+        if config.range is not None:
+            try:
+                pixels = scaled(pixels, config.range, f"{title}[{row}]")
+            except UnseenError as error:
+                yield Found(f"{title}[{row}]", error)
+                continue
+        elif pixels.dtype.itemsize == 2:
             pixels = pixels / np.float32(257)  # 65535 = 257 · 255
         if pixels.shape[2] == 4:
             pixels = pixels[..., :3] * (pixels[..., 3:] / np.float32(255))

@@ -41,6 +41,8 @@ class SourceConfig:
             one.
         hub: ``owner/name@revision`` or ``owner/name/subset@revision`` of a data set that is
             streamed from the Hugging Face hub in place of ``path`` (``datasets``).
+        range: Values of grey or array pixels that become black and white; None: the smallest and
+            the largest of the type that they are stored in.
     """
 
     kind: str
@@ -56,6 +58,7 @@ class SourceConfig:
     label: str | None = None
     split: str | None = None
     hub: str | None = None
+    range: tuple[float, float] | None = None
 
     def checked(self) -> "SourceConfig":
         """Return this configuration, or raise UnseenError naming the value out of range."""
@@ -69,7 +72,10 @@ class SourceConfig:
         if self.max_pixels < 64:
             found = self.max_pixels
             raise UnseenError(f"domain {self.domain}: max_pixels must be >= 64, not {found}")
-        for option in ("column", "label", "split", "hub"):
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise UnseenError(f"domain {self.domain}: range {list(self.range)} is empty; give the "
+                              "value that is black, then the one that is white")
+        for option in ("column", "label", "split", "hub", "range"):
             given = getattr(self, option) is not None
             if given and option not in _OPTIONS.get(self.kind, ()):
                 kinds = ", ".join(kind for kind, known in _OPTIONS.items() if option in known)
@@ -107,6 +113,7 @@ class SourceImages:
         origin: Where they come from.
         files: What the source calls each image, such as its path in a folder; n of them, or none
             where the images have no names.
+        notes: What may have been read otherwise than it was meant; a line each.
     """
 
     domain: str
@@ -118,6 +125,7 @@ class SourceImages:
     licence: str
     origin: str
     files: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -135,7 +143,8 @@ def source(name: str, *options: str) -> Callable[[Loader], Loader]:
 
     Args:
         name: What ``source:`` of a domain in params.yaml calls it.
-        options: Those of ``column``, ``label``, ``split`` and ``hub`` that it understands.
+        options: Those of ``column``, ``label``, ``split``, ``hub`` and ``range`` that it
+            understands.
     """
 
     def register(load: Loader) -> Loader:

@@ -8,16 +8,17 @@ from pathlib import Path, PurePosixPath
 from unseen_core.errors import UnseenError
 from unseen_core.sources.base import SourceConfig, SourceImages, printable, source
 from unseen_core.sources.gather import Found, collect, decoded
-from unseen_core.sources.reading import LICENCE, Budget, capped, check_member, visible
+from unseen_core.sources.reading import LICENCE, Budget, capped, check_member, inside, visible
 
 __all__ = ["load_folder", "load_zip"]
 
 
-@source("folder")
+@source("folder", "range")
 def load_folder(config: SourceConfig) -> SourceImages:
     """Return the images of a folder and its subfolders, in the order of their names.
 
-    Hidden files are ignored; links out of the folder and special files are unusable.
+    Hidden files and ``__MACOSX`` are ignored. Links out of the folder are unusable, but for those
+    into the cache of the DVC project that holds it, and so are special files.
 
     Raises:
         UnseenError: ``path`` is not a folder, no image in it is usable, or one is not and
@@ -30,7 +31,7 @@ def load_folder(config: SourceConfig) -> SourceImages:
     return collect(config, found, licence=LICENCE, origin=f"folder {printable(root.name)}")
 
 
-@source("zip")
+@source("zip", "range")
 def load_zip(config: SourceConfig) -> SourceImages:
     """Return the images of a zip archive, in the order of their names; nothing is unpacked.
 
@@ -51,9 +52,10 @@ def load_zip(config: SourceConfig) -> SourceImages:
 
 def _folder(config: SourceConfig, root: Path) -> Iterator[Found]:
     """Yield every visible file below a resolved root."""
+    allowed = inside(root)
     for path in visible(root):
         name = printable(path.relative_to(root).as_posix())
-        if not path.resolve().is_relative_to(root):
+        if not allowed(path):
             yield Found(name, UnseenError(f"{name}: a link out of the folder is not followed"))
         elif path.is_dir():
             continue  # a link to a folder inside the root: its files come by their own path

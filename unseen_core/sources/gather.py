@@ -1,13 +1,13 @@
 """From what a source finds to the images of a domain: decoded, no duplicates, in memory once."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from unseen_core.basics.images import decode
+from unseen_core.basics.images import decode, pages
 from unseen_core.errors import UnseenError
 from unseen_core.sources.base import SourceConfig, SourceImages
 
@@ -15,6 +15,7 @@ __all__ = ["Found", "collect", "decoded"]
 
 # Above 32 MiB the C library maps memory of its own, and gives it back as soon as it is free.
 _BLOCK = 64 * 2**20
+_DARK = 64  # images without a brighter pixel use a quarter of the type that they are stored in
 
 
 class Found(NamedTuple):
@@ -24,11 +25,13 @@ class Found(NamedTuple):
         name: How messages call it.
         image: uint8, shape (3, size, size), or what is wrong with it.
         label: Its class, or None.
+        pages: Of its file, the first of which is the image.
     """
 
     name: str
     image: Tensor | UnseenError
     label: int | None = None
+    pages: int = 1
 
 
 class _Stack:
@@ -76,7 +79,8 @@ def collect(
     names: dict[str, str] = {}
     labels: list[int | None] = []
     skipped: list[tuple[str, str]] = []
-    for name, image, label in found:
+    paged: list[str] = []
+    for name, image, label, count in found:
         if isinstance(image, UnseenError):
             if not config.skip_bad:
                 raise image
@@ -90,6 +94,8 @@ def collect(
         stack.add(image)
         names[sample] = name
         labels.append(label)
+        if count > 1:
+            paged.append(f"{name} with {count}")
         if len(names) == config.limit:
             break
     if not names:
@@ -100,9 +106,10 @@ def collect(
         )
     known = any(label is not None for label in labels)
     classes = [-1 if label is None else label for label in labels]
+    images = stack.join()
     return SourceImages(
         domain=config.domain,
-        images=stack.join(),
+        images=images,
         ids=tuple(names),
         labels=torch.tensor(classes, dtype=torch.int64) if known else None,
         groups=None,
@@ -110,13 +117,27 @@ def collect(
         licence=licence,
         origin=origin,
         files=tuple(names.values()),
+        notes=tuple(_notes(config, images, paged)),
     )
+
+
+def _notes(config: SourceConfig, images: Tensor, paged: list[str]) -> Iterator[str]:
+    """Yield what may have been read otherwise than it was meant."""
+    if paged:
+        yield (f"{len(paged)} files have several pages ({paged[0]}); the first of each is read: "
+               "save the others as files of their own")
+    white = int(images.max())
+    if white < _DARK and config.range is None:
+        yield (f"no pixel is brighter than {white} of 255 (about {257 * white} of 65535 in 16 "
+               "bits), so the images are almost black; if white is stored as less than its type "
+               "can hold, rescale the files, or set range of their domain, [0, 4095] for 12 bits")
 
 
 def decoded(config: SourceConfig, name: str, data: bytes, label: int | None = None) -> Found:
     """Return an encoded image as an entry: decoded, or with what is wrong with it."""
-    size, most, crop = config.size, config.max_pixels, config.crop
     try:
-        return Found(name, decode(data, name, size=size, max_pixels=most, crop=crop), label)
+        image = decode(data, name, size=config.size, max_pixels=config.max_pixels,
+                       crop=config.crop, span=config.range)
+        return Found(name, image, label, pages(data))
     except UnseenError as error:
         return Found(name, error, label)

@@ -1,7 +1,10 @@
 """Bounds on what is read from foreign files and archives, and which files a folder shows."""
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from configparser import ConfigParser
+from configparser import Error as ConfigError
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +20,7 @@ __all__ = [
     "capped",
     "check_length",
     "check_member",
+    "inside",
     "shards",
     "visible",
 ]
@@ -25,6 +29,7 @@ LICENCE = "not stated"
 MAX_MEMBERS = 200_000
 MAX_FILE = 256 * 2**20
 MAX_TOTAL = 16 * 2**30
+_CACHED = re.compile(r"/[0-9a-f]{2}/[0-9a-f]{30}$")
 
 
 class Budget:
@@ -91,10 +96,47 @@ def visible(root: Path) -> list[Path]:
 
     paths = []
     for folder, inner, files in os.walk(root, onerror=refuse):
-        inner[:] = [name for name in inner if not name.startswith(".")]
+        inner[:] = [name for name in inner if not name.startswith(".") and name != "__MACOSX"]
         links = [name for name in inner if Path(folder, name).is_symlink()]
         paths += [Path(folder, name) for name in files + links if not name.startswith(".")]
     return sorted(paths)
+
+
+def inside(folder: Path) -> Callable[[Path], bool]:
+    """Return a test of whether a file is read with a folder: it lies there, links followed.
+
+    So does a link into the cache of the DVC project that holds the folder, to a file that the
+    cache names by its hash: DVC may lay a folder out as such links (``cache.type: symlink``).
+
+    Args:
+        folder: Resolved.
+    """
+    caches = _dvc_caches(folder)
+
+    def test(path: Path) -> bool:
+        real = path.resolve()
+        return real.is_relative_to(folder) or any(
+            real.is_relative_to(cache) and _CACHED.search(real.as_posix()) for cache in caches)
+
+    return test
+
+
+def _dvc_caches(folder: Path) -> list[Path]:
+    """Return where the DVC project that holds a folder keeps its files; mostly nowhere."""
+    places = (folder, *folder.parents)
+    project = next((place for place in places if (place / ".dvc").is_dir()), None)
+    if project is None:
+        return []
+    caches = [project / ".dvc/cache"]
+    for name in ("config", "config.local"):
+        settings = ConfigParser(interpolation=None)
+        try:
+            settings.read(project / ".dvc" / name, "utf-8")
+        except (ConfigError, UnicodeDecodeError):  # DVC says what is wrong with it
+            continue
+        if named := settings.get("cache", "dir", fallback=None):
+            caches.append(project / ".dvc" / named)  # relative to the file, or absolute
+    return [cache.resolve() for cache in caches]
 
 
 def shards(config: SourceConfig, endings: Sequence[str]) -> list[tuple[str, Path]]:
@@ -111,12 +153,13 @@ def shards(config: SourceConfig, endings: Sequence[str]) -> list[tuple[str, Path
     if not path.is_dir():
         return [(printable(path.name), path)]
     root = path.resolve()
+    allowed = inside(root)
     found = [file for file in visible(root) if file.name.lower().endswith(tuple(endings))]
     if not found:
         named = " or ".join(endings)
         raise UnseenError(f"domain {config.domain}: folder {config.path} has no {named} file")
     for file in found:
-        if not file.resolve().is_relative_to(root):
+        if not allowed(file):
             name = printable(file.relative_to(root).as_posix())
             raise UnseenError(f"{config.path}: {name} is a link out of the folder; copy the file")
     return [(printable(file.relative_to(root).as_posix()), file) for file in found]

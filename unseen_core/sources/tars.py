@@ -55,7 +55,7 @@ class _Bounded:
         return self._file.tell()
 
 
-@source("tar", "column")
+@source("tar", "column", "range")
 def load_tar(config: SourceConfig) -> SourceImages:
     """Return the images of a tar archive, or of a folder of shards, in the order they are stored.
 
@@ -83,8 +83,9 @@ def _archive(config: SourceConfig, path: Path, title: str, count: int) -> Iterat
             file = _Bounded(packed, title)
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 parts = _parts(config, archive, title, prefix)
+                kinds: set[frozenset[str]] = set()
                 for stem, sample in groupby(parts, key=lambda part: part.stem):
-                    for entry in _sample(config, stem, sample):
+                    for entry in _sample(config, stem, sample, kinds):
                         last = entry.name
                         yield entry
                 file.seek(archive.offset)
@@ -146,22 +147,33 @@ def _is_image(ending: str) -> bool:
     return ending.rpartition(".")[2].lower() in _IMAGES
 
 
-def _sample(config: SourceConfig, stem: str, sample: Iterator[_Part]) -> Iterator[Found]:
-    """Yield the image of one sample, and what is unusable about the rest."""
+def _sample(
+    config: SourceConfig, stem: str, sample: Iterator[_Part], kinds: set[frozenset[str]]
+) -> Iterator[Found]:
+    """Yield the image of one sample, and what is unusable about the rest.
+
+    Args:
+        kinds: The endings of earlier samples with several images; this one's are added.
+
+    Raises:
+        UnseenError: Samples have several images each, and ``column`` does not say which it is.
+    """
     parts, held = list[_Part](), 0
     for part in sample:
         size = len(part.data) if isinstance(part.data, bytes) else 0
         if held + size > reading.MAX_FILE and all("." in known.ending for known in parts):
             # Names with dots of their own, "dog.17.jpg", look like one sample without an end.
-            yield from _chosen(config, stem, parts)
+            yield from _chosen(config, stem, parts, kinds)
             parts, held = [], 0
         parts.append(part)
         held += size
         reading.check_length(held, f"sample {stem}")
-    yield from _chosen(config, stem, parts)
+    yield from _chosen(config, stem, parts, kinds)
 
 
-def _chosen(config: SourceConfig, stem: str, parts: list[_Part]) -> Iterator[Found]:
+def _chosen(
+    config: SourceConfig, stem: str, parts: list[_Part], kinds: set[frozenset[str]]
+) -> Iterator[Found]:
     """Yield the image among the members of a sample."""
     labels = [part for part in parts if part.ending == "cls"]
     images = [part for part in parts if part.data is not None and part.ending != "cls"]
@@ -171,6 +183,14 @@ def _chosen(config: SourceConfig, stem: str, parts: list[_Part]) -> Iterator[Fou
         return
     # "a.jpg" before "a.mask.png"; names with dots of their own have nothing but the latter.
     plain = [part for part in images if "." not in part.ending] or images
+    # Of "1.image.png" and "1.mask.png" one is meant; "dog.1.png" and "dog.2.png" are two images.
+    endings = frozenset(part.ending for part in plain)
+    if len(endings) > 1 and not all(ending.split(".")[0].isdigit() for ending in endings):
+        if endings in kinds:
+            listed = ", ".join(sorted(endings))
+            raise UnseenError(f"domain {config.domain}: samples as {stem} have several images "
+                              f"each; set column to the ending that is meant, one of {listed}")
+        kinds.add(endings)
     label = _label(labels[0].data) if labels else None
     for part in images:
         if part not in plain:

@@ -102,7 +102,7 @@ def finetune(
         index = _indices(config.batch, schedule.top, generator).to(states.device)
         e = _draw(clean, noise, generator)
         a, s = (table[index][:, None, None, None] for table in (signal, spread))
-        target = a * e - s * clean if schedule.prediction == "v_prediction" else e
+        target = schedule.target(clean, e, a, s)
         loss = (predict(a * clean + s * e, timesteps[index]) - target).square().mean()
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * min(1.0, step / config.warmup)

@@ -1,6 +1,8 @@
 """The public loader: every layout of diffusers, single files, and what it stores of them."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,13 +10,14 @@ import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from published import SMALL_DDPM, SMALL_GUIDED, SMALL_IDDPM, random_state
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from unseen_core.checkpoints.architecture import Architecture
 from unseen_core.checkpoints.loading import (
     Checkpoint,
     load_checkpoint,
     save_checkpoint,
-    weights_file,
+    weights_files,
 )
 from unseen_core.checkpoints.network import CONFIG, HEADS, LABEL, SCHEDULER, WEIGHTS
 from unseen_core.diffusion.denoiser import UNetEps, load_model
@@ -70,7 +73,7 @@ def test_the_old_layout_of_the_hub_is_the_same_network(
     pipeline: Path, tmp_path: Path, safetensors: bool
 ) -> None:
     folder = old_layout(pipeline, tmp_path, safetensors=safetensors)
-    assert weights_file(folder).parent == folder
+    assert [file.parent for file in weights_files(folder)] == [folder]
     loaded, wanted = load_checkpoint(folder), load_checkpoint(pipeline)
     assert torch.equal(noise(loaded), noise(wanted))
     assert loaded.scheduler["beta_schedule"] == "scaled_linear"
@@ -84,6 +87,80 @@ def test_a_pipeline_with_a_bin_is_the_same_network(pipeline: Path, tmp_path: Pat
         (tmp_path / part).write_bytes((pipeline / part).read_bytes())
     torch.save(load_file(pipeline / WEIGHTS), tmp_path / "unet/diffusion_pytorch_model.bin")
     assert torch.equal(noise(load_checkpoint(tmp_path)), noise(load_checkpoint(pipeline)))
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("spread", [False, True])
+def test_weights_in_fp16_alone_or_in_several_files_are_the_same_network(
+    pipeline: Path, tmp_path: Path, half: bool, spread: bool
+) -> None:
+    unet = UNet2DModel.from_pretrained(pipeline / "unet", low_cpu_mem_usage=False)
+    wanted = {name: (x.half() if half else x).float() for name, x in unet.state_dict().items()}
+    (unet.half() if half else unet).save_pretrained(
+        tmp_path / "unet", variant="fp16" if half else None,
+        max_shard_size="20KB" if spread else "1GB")
+    (tmp_path / "scheduler").mkdir()
+    (tmp_path / SCHEDULER).write_bytes((pipeline / SCHEDULER).read_bytes())
+    files = weights_files(tmp_path)
+    assert (len(files) > 1) == spread and all(file.suffix == ".safetensors" for file in files)
+    found = load_checkpoint(tmp_path).network.state_dict()
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    if spread:
+        files[1].unlink()
+        with pytest.raises(UnseenError, match=rf"{files[1].name} does not exist"):
+            load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("index, words", [
+    ({"_class_name": "LDMPipeline", "vqvae": ["diffusers", "VQModel"]},
+     "is a LDMPipeline with a vqvae, whose network does not work on pixels alone"),
+    ({"_class_name": "StableDiffusionPipeline", "vae": ["diffusers", "AutoencoderKL"]},
+     "are for `generate`"),
+    ({"_class_name": "DDPMPipeline", "vqvae": ["diffusers", "VQModel"]}, "with a vqvae"),
+    ({"_class_name": "ScoreSdeVePipeline"}, "is a ScoreSdeVePipeline, whose"),
+])
+def test_a_pipeline_of_something_else_than_pixels_is_refused(
+    pipeline: Path, tmp_path: Path, index: dict[str, object], words: str
+) -> None:
+    shutil.copytree(pipeline, tmp_path / "x")
+    (tmp_path / "x/model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UnseenError, match=words):
+        load_checkpoint(tmp_path / "x")
+
+
+def test_folders_without_weights_name_what_they_hold(pipeline: Path, tmp_path: Path) -> None:
+    shutil.copytree(pipeline, tmp_path / "x")
+    (tmp_path / "x" / WEIGHTS).rename(tmp_path / "x/unet/model.ckpt")
+    with pytest.raises(UnseenError, match=r"safetensors but config\.json, model\.ckpt"):
+        load_checkpoint(tmp_path / "x")
+
+
+def test_sizes_without_convolutions_are_pooled_and_repeated(tmp_path: Path) -> None:
+    state = {name: x for name, x in random_state(SMALL_DDPM).items() if "sample.conv." not in name}
+    assert len(state) < len(random_state(SMALL_DDPM))
+    torch.save(state, tmp_path / "x.pt")
+    loaded = load_checkpoint(tmp_path / "x.pt", architecture=SMALL)
+    seen = []
+
+    def watch(wanted: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., None]:
+        def hook(module: object, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            torch.testing.assert_close(output, wanted(inputs[0]))
+            seen.append(output.shape[-1])
+        return hook
+
+    for block in loaded.network.down_blocks[:-1]:
+        block.downsamplers[0].register_forward_hook(watch(lambda h: nn.functional.avg_pool2d(h, 2)))
+    for block in loaded.network.up_blocks[:-1]:
+        block.upsamplers[0].register_forward_hook(
+            watch(lambda h: h.repeat_interleave(2, 2).repeat_interleave(2, 3)))
+    wanted = noise(loaded)
+    assert seen == sorted(seen[: len(seen) // 2], reverse=True) + sorted(seen[len(seen) // 2 :])
+    assert len(seen) == 2 * (len(loaded.network.down_blocks) - 1)
+    save_checkpoint(loaded, tmp_path / "out")
+    assert torch.equal(load_model(tmp_path / "out")(x(), 300), wanted)
+    with pytest.raises(UnseenError, match="sizes halved by average pooling"):
+        loaded.check_diffusers()
 
 
 def test_a_pipeline_is_stored_as_it_is(pipeline: Path, tmp_path: Path) -> None:

@@ -88,8 +88,9 @@ def test_damaged_weights(folder: Path, part: str, damage: Callable[[Path], None]
     ("unet/config.json", {"sample_size": [8, 16]}, "sample_size"),
     ("unet/config.json", {"time_cond_proj_dim": 8}, "unet"),
     ("vae/config.json", {"latent_channels": 8}, "vae"),
-    ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, "prediction_type"),
-    ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
+    ("scheduler/scheduler_config.json", {"prediction_type": "flow_prediction"},
+     "prediction_type"),
+    ("scheduler/scheduler_config.json", {"use_flow_sigmas": True}, "use_flow_sigmas"),
 ])
 def test_configurations_of_something_else(
     folder: Path, file: str, changes: dict, said: str

@@ -32,10 +32,10 @@ def test_npz_of_every_shape(tmp_path: Path, shape: tuple[int, ...]) -> None:
     ("arrays", "message"),
     [
         ({"images": np.array([None, {}], object)}, "'images' is object; save it as uint8"),
-        ({"images": np.zeros((2, 16, 16, 3), np.float32)}, "is float32, .* scale all images by"),
-        ({"images": np.zeros((2, 16, 16, 3), np.int64)}, "must hold uint8"),
-        ({"images": np.zeros((2, 16, 16, 2), np.uint8)}, "must hold uint8"),
-        ({"images": np.zeros((16, 16), np.uint8)}, "must hold uint8"),
+        ({"images": np.zeros((2, 16, 16, 3), np.float32)}, "is float32, and only .* set range"),
+        ({"images": np.zeros((2, 16, 16, 3), np.int64)}, "is int64, and only uint8"),
+        ({"images": np.zeros((2, 16, 16, 2), np.uint8)}, "must have the shape"),
+        ({"images": np.zeros((16, 16), np.uint8)}, "must have the shape"),
         ({"images": np.zeros((2, 4, 4), np.uint8)}, "at least 8x8"),
         ({"images": np.zeros((1, 200, 200), np.uint8)}, "max_pixels 10000"),
         ({"images": np.zeros((0, 16, 16), np.uint8)}, "no usable image"),
@@ -64,6 +64,39 @@ def test_npz_header_is_judged_before_values(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(UnseenError, match=r"not a readable \.npz"):
         sources.load(config(path, "npz"))
+
+
+@pytest.mark.parametrize(("low", "high", "kind"), [
+    (0, 4095, np.uint16), (0, 1, np.uint8), (-1000, 3000, np.int16), (-1.0, 1.0, np.float32),
+    (0, 2**20, np.int64)])
+def test_a_range_makes_images_of_any_numbers(
+    tmp_path: Path, low: float, high: float, kind: type
+) -> None:
+    fraction = np.random.default_rng(0).random((5, 16, 16))
+    stored = (low + fraction * (high - low)).round(0 if kind is not np.float32 else 9).astype(kind)
+    np.save(tmp_path / "a.npy", stored)
+    asked = replace(config(tmp_path / "a.npy", "npy"), range=(low, high))
+    wanted = 255 * (stored.astype(float) - low) / (high - low)
+    found = sources.load(asked)
+    assert np.abs(found.images[:, 0].numpy() - wanted).max() <= 0.5001
+    assert not found.notes
+    # Half the range: what lies above it is white.
+    half = sources.load(replace(asked, range=(low, (low + high) / 2))).images[:, 0].numpy()
+    assert np.abs(half - (2 * wanted).clip(0, 255)).max() <= 0.5001
+
+
+def test_images_that_are_almost_black_are_told_and_a_range_mends_them(tmp_path: Path) -> None:
+    stored = np.random.default_rng(0).integers(0, 4096, (5, 16, 16), np.uint16)
+    np.save(tmp_path / "a.npy", stored)
+    note, = sources.load(config(tmp_path / "a.npy", "npy")).notes
+    assert "brighter than 16 of 255 (about 4112 of 65535" in note and "[0, 4095]" in note
+    for values, said in ((np.full((2, 16, 16), np.nan), "not finite"),
+                         (np.zeros((2, 16, 16, 4)), "c in 1, 3, not")):
+        np.save(tmp_path / "b.npy", values)
+        with pytest.raises(UnseenError, match=said):
+            sources.load(replace(config(tmp_path / "b.npy", "npy"), range=(0, 1)))
+    with pytest.raises(UnseenError, match=r"range \[1, 1\] is empty"):
+        sources.load(replace(config(tmp_path / "a.npy", "npy"), range=(1, 1)))
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -111,8 +144,8 @@ def test_npy_refuses_pickles_and_floats(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
     for array, message in (
         (np.array([None, {}], object), "is object; save it as uint8"),
-        (np.zeros((2, 16, 16)), r"is float64, which .*255 \* \(x - low\)"),
-        (np.zeros((2, 16, 16), np.int16), "must hold uint8 or uint16"),
+        (np.zeros((2, 16, 16)), "is float64, and only uint8 and uint16"),
+        (np.zeros((2, 16, 16), np.int16), "is int16, and only uint8 and uint16"),
     ):
         np.save(path, array, allow_pickle=True)
         with pytest.raises(UnseenError, match=message):

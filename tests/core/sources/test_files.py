@@ -154,3 +154,30 @@ def test_zip_names_damaged_members(tmp_path: Path) -> None:
     path.write_bytes(data)
     source = sources.load(config(path, "zip"))
     assert len(source) == 1 and source.skipped[0][0] == "b.png"
+
+
+def test_the_loss_of_pages_is_told(tmp_path: Path) -> None:
+    first, *others = [Image.fromarray(noise(row, 16, 16, 3)) for row in range(3)]
+    first.save(tmp_path / "a.tif", save_all=True, append_images=others)
+    others[0].save(tmp_path / "b.tif")
+    note, = sources.load(config(tmp_path, "folder")).notes
+    assert note.startswith("1 files have several pages (a.tif with 3); the first of each is read")
+
+
+@pytest.mark.parametrize("place", ["inside", "elsewhere"])
+def test_links_into_the_cache_of_dvc_are_followed(tmp_path: Path, place: str) -> None:
+    project, name = tmp_path / "project", "ab/" + 30 * "0"
+    cache = project / ".dvc/cache" if place == "inside" else tmp_path / "cache"
+    kept = cache / "files/md5" / name
+    for folder in (kept.parent, project / ".dvc", project / "pictures/__MACOSX"):
+        folder.mkdir(parents=True, exist_ok=True)
+    kept.write_bytes(png(0))
+    (cache / "other.png").write_bytes(png(1))
+    if place == "elsewhere":
+        (project / ".dvc/config").write_text("[cache]\n    dir = ../../cache\n    type = symlink\n")
+    (project / "pictures/a.png").symlink_to(kept)
+    (project / "pictures/b.png").symlink_to(cache / "other.png")
+    (project / "pictures/__MACOSX/a.png").write_bytes(png(2))
+    found = sources.load(config(project / "pictures", "folder"))
+    assert found.files == ("a.png",)
+    assert found.skipped == (("b.png", "a link out of the folder is not followed"),)

@@ -147,3 +147,23 @@ def test_the_limit_ends_the_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(sources.load(replace(config(path, "tar"), limit=2))) == 2
     # A sample ends where the next one begins, so one member more is seen.
     assert names == ["0000.cls", "0000.png", "0001.cls", "0001.png", "0002.cls"]
+
+
+@pytest.mark.parametrize(("endings", "asked"), [
+    (["image.png", "mask.png"], "image.png, mask.png"), (["jpg", "png"], "jpg, png")])
+def test_which_of_several_images_a_sample_means_is_asked(
+    tmp_path: Path, endings: list[str], asked: str
+) -> None:
+    members = [(f"{row:03d}.{ending}", png(10 * row + place))
+               for row in range(4) for place, ending in enumerate(endings)]
+    path = archive(tmp_path / "a.tar", members)
+    with pytest.raises(UnseenError, match=f"samples as 001 have several .* one of {asked}"):
+        sources.load(config(path, "tar"))
+    chosen = sources.load(replace(config(path, "tar"), column=endings[1]))
+    assert chosen.files == tuple(f"{row:03d}.{endings[1]}" for row in range(4))
+
+
+def test_names_with_dots_of_their_own_are_images_of_their_own(tmp_path: Path) -> None:
+    members = [(f"{kind}.{row}.png", png(10 * row + (kind == "dog")))
+               for kind in ("cat", "dog") for row in range(3)]
+    assert len(sources.load(config(archive(tmp_path / "a.tar", members), "tar"))) == 6
