@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors.torch import save_file
 
 from flows.folders.checks import read_images
 from flows.folders.open import open_network
@@ -34,7 +33,7 @@ from unseen_core.laws.gaussian import Gaussian
 from unseen_core.laws.geometry import STATISTICS, Envelope
 from unseen_core.laws.references import References
 from unseen_core.starts import StartContext, StartSampler, StartStates
-from unseen_core.store import read_tensors, write_bytes
+from unseen_core.store import read_tensors, save_tensors, write_bytes
 
 __all__ = ["generate_alone"]
 
@@ -97,8 +96,8 @@ def generate_alone(run: Run, asked: Request, params: Params) -> dict[str, object
             else:
                 down = denoise(opened.network, x, grid, method=method)
             images = to_uint8(opened.codec.decode(down).cpu()).contiguous()
-        work.add(part.file, lambda path: save_file(
-            {"images": images, "parents": starts.parents.contiguous()}, path))
+        work.add(part.file, lambda path: save_tensors(
+            path, {"images": images, "parents": starts.parents}))
 
     with work:
         run.map(make, parts, name=lambda part: f"{opened.name}/{out.name}/{part.file}",

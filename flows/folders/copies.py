@@ -8,7 +8,6 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from safetensors.torch import save_file
 from torch import Tensor
 
 from flows.folders.checks import check_place, read_images, same_names
@@ -27,7 +26,7 @@ from unseen_core.basics.rng import Streams
 from unseen_core.diffusion.batch import naming_memory
 from unseen_core.errors import UnseenError
 from unseen_core.sources import SourceImages
-from unseen_core.store import Scratch, read_json, read_tensors, write_json
+from unseen_core.store import Scratch, read_json, read_tensors, save_tensors, write_json
 
 __all__ = ["Copies", "CopyRequest", "copy_folder"]
 
@@ -180,7 +179,7 @@ def copy_folder(
                                method=method, streams=streams, batch=opened.batch,
                                passes=asked.passes)
         made = to_uint8(images.cpu()).contiguous()
-        work.add(_file(part), lambda path: save_file({"images": made}, path))
+        work.add(_file(part), lambda path: save_tensors(path, {"images": made}))
 
     with work:
         run.map(make, parts, name=lambda part: f"{opened.name}/{out.name}/{_file(part)}",

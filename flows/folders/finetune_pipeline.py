@@ -15,7 +15,7 @@ from flows.settings.params import load_params
 from flows.settings.sections import Section
 from unseen_core.basics.device import pick_device
 from unseen_core.errors import UnseenError
-from unseen_core.store import file_hash, fingerprint, read_json, write_json
+from unseen_core.store import file_hash, fingerprint, read_json, save_tensors, write_json
 
 __all__ = ["FinetuneRequest", "finetune_pipeline"]
 
@@ -56,7 +56,6 @@ def finetune_pipeline(run: Run, *, request: str) -> dict[str, object]:
         UnseenError: If the request is unusable; nothing is then written.
     """
     # diffusers takes seconds to import.
-    from safetensors.torch import save_file
 
     from unseen_core.checkpoints.pipeline import INDEX, pipeline_files
     from unseen_core.diffusion.latent_diffusion import load_latent_diffusion
@@ -102,7 +101,7 @@ def finetune_pipeline(run: Run, *, request: str) -> dict[str, object]:
         shutil.rmtree(saved)
         if tuned.noise is not None:
             state = tuned.noise.state()
-            work.add(NOISE, lambda path: save_file(state, path))
+            work.add(NOISE, lambda path: save_tensors(path, state))
         for file, origin in kept.items():
             work.add(file, lambda path, x=origin: shutil.copyfile(x, path))
         # Without a safety checker, whose weights are not read here.

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from flows.folders.alone import generate_alone
 from flows.folders.checks import check_out, read_images
@@ -22,7 +21,7 @@ from unseen_core.basics.schedule import Schedule
 from unseen_core.basics.sheets import pair_sheet
 from unseen_core.diffusion.transport import METHODS
 from unseen_core.errors import UnseenError
-from unseen_core.store import read_tensors, write_bytes
+from unseen_core.store import read_tensors, save_tensors, write_bytes
 
 __all__ = ["generate"]
 
@@ -102,7 +101,7 @@ def _publish(
     def draw(file: str) -> None:
         if not work.has(file):
             found = made.draw(cell, "new", parts[file])
-            work.add(file, lambda path: save_file(found, path))
+            work.add(file, lambda path: save_tensors(path, found))
 
     run.map(draw, list(parts), workers=workers, name=lambda file: f"new images, {file}")
     drawn = [read_tensors(work.path(file)) for file in parts]

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from flows.loading.opened import Opened
@@ -30,7 +29,7 @@ from unseen_core.laws.geometry import Envelope, StateJudge
 from unseen_core.laws.references import References
 from unseen_core.sources import SourceImages
 from unseen_core.starts import StartContext, StartSampler
-from unseen_core.store import Scratch, read_tensors
+from unseen_core.store import Scratch, read_tensors, save_tensors
 from unseen_core.types import FeatureExtractor
 
 __all__ = ["FEWEST", "Chosen", "UnseenMethod"]
@@ -116,7 +115,7 @@ class UnseenMethod:
                 self.source.images[part * size : (part + 1) * size])).to(self.device)
             invert(self.precise.network, states, self.grid, method=self.method,
                    observe=observe)
-            self.work.add(_latents(part), lambda path: save_file(kept, path))
+            self.work.add(_latents(part), lambda path: save_tensors(path, kept))
 
         run.map(carry, self._parts, workers=workers,
                 name=lambda part: f"images carried up, {_latents(part)}")
@@ -219,7 +218,7 @@ class UnseenMethod:
             except UnseenError as error:
                 run.log.warning("%s is left out: %s", cell.key, error)
                 return None
-            self.work.add(file, lambda path: save_file(made, path))
+            self.work.add(file, lambda path: save_tensors(path, made))
         made = read_tensors(self.work.path(file))
         return extract(self.extractor, made["images"]), made["parents"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from flows.loading.opened import Opened
 from flows.running.batch import settle_batch
 from flows.settings.paths import PATHS
-from unseen_core.checkpoints.network import WEIGHTS
+from unseen_core.checkpoints.network import CONFIG, SCHEDULER, WEIGHTS
 from unseen_core.diffusion.denoiser import UNetEps, load_model
 from unseen_core.errors import UnseenError
 from unseen_core.store import file_hash, write_bytes
@@ -17,10 +17,16 @@ _RECORD = "unet/weights.sha256"
 
 
 def record_weights(folder: Path) -> str:
-    """Write a checkpoint's hash beside its weights and return it."""
-    found = file_hash(folder / WEIGHTS)
-    write_bytes(folder / _RECORD, f"{found}\n".encode())
-    return found
+    """Write a checkpoint's hashes beside its weights, as sha256sum does; return the weights'."""
+    found = _hashes(folder)
+    lines = [f"{value}  {name}\n" for name, value in found.items()]
+    write_bytes(folder / _RECORD, "".join(lines).encode())
+    return found[WEIGHTS]
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Return the hash of each file of a checkpoint."""
+    return {name: file_hash(folder / name) for name in (WEIGHTS, CONFIG, SCHEDULER)}
 
 
 def load_frozen(model: str, *, device: str, precision: str, batch: int | str) -> Opened:
@@ -35,8 +41,8 @@ def load_frozen(model: str, *, device: str, precision: str, batch: int | str) ->
         batch: Images per call, or ``auto``; see ``settle_batch``.
 
     Raises:
-        UnseenError: If it was not fetched, cannot be read, or its weights are not those that
-            ``fetch`` recorded.
+        UnseenError: If it was not fetched, cannot be read, or its weights, configuration or
+            schedule are not those that ``fetch`` recorded.
     """
     network, weights = _load(PATHS.model(model), f"fetch --model {model}", device=device,
                              precision=precision)
@@ -49,8 +55,7 @@ def load_tuned(model: str, domain: str, name: str, *, device: str, precision: st
     """Load the copy ``NAME/STEPS`` that ``finetune`` trained on a domain.
 
     Raises:
-        UnseenError: If it is not there, cannot be read, or its weights are not those that
-            ``finetune`` recorded.
+        UnseenError: If it is not there, cannot be read, or is not what ``finetune`` recorded.
     """
     return _load(PATHS.finetuned(model, domain) / name,
                  f"finetune --model {model} --domain {domain}", device=device,
@@ -62,8 +67,10 @@ def _load(
 ) -> tuple[UNetEps, str]:
     """Load a checkpoint with the weights that a command recorded, and return their hash."""
     network = load_model(folder, device=device, precision=precision)
-    found, record = file_hash(folder / WEIGHTS), folder / _RECORD
-    if not record.is_file() or record.read_text().strip() != found:
-        raise UnseenError(f"{folder / WEIGHTS}: not the weights that {command.split()[0]} recorded "
-                          f"in {record}; run `python -m flows {command}` again")
-    return network, found
+    found, record = _hashes(folder), folder / _RECORD
+    lines = record.read_text().splitlines() if record.is_file() else []
+    for name, value in found.items():
+        if f"{value}  {name}" not in lines:
+            raise UnseenError(f"{folder / name}: not the file that {command.split()[0]} recorded "
+                              f"in {record}; run `python -m flows {command}` again")
+    return network, found[WEIGHTS]

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from flows.settings.paths import PATHS
 from unseen_core.basics.images import with_channels
@@ -11,7 +10,7 @@ from unseen_core.errors import UnseenError
 from unseen_core.laws.gaussian import Gaussian
 from unseen_core.laws.references import References
 from unseen_core.laws.source import fit_source
-from unseen_core.store import read_pictures, read_tensors, write_with
+from unseen_core.store import read_pictures, read_tensors, save_tensors, write_with
 
 __all__ = ["load_source", "source_file", "write_source"]
 
@@ -40,7 +39,7 @@ def write_source(path: Path, domain: Path, channels: int) -> int:
     # Half the size, and far below the error of the fit.
     state = {name: tensor.float() for name, tensor in fit_source(References.of(images))
              .state().items()}
-    write_with(path, lambda temporary: save_file(state, temporary))
+    write_with(path, lambda temporary: save_tensors(temporary, state))
     return len(images)
 
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from flows.loading.frozen import load_frozen
@@ -28,7 +27,7 @@ from unseen_core.basics.images import to_float, to_uint8, with_channels
 from unseen_core.basics.rng import Streams
 from unseen_core.diffusion.batch import naming_memory
 from unseen_core.errors import UnseenError
-from unseen_core.store import read_pictures, read_tensors
+from unseen_core.store import read_pictures, read_tensors, save_tensors
 
 __all__ = ["applications"]
 
@@ -96,7 +95,7 @@ def applications(run: Run, *, model: str) -> dict[str, object]:
                                batch=batch, passes=part.passes)
         # Beside the domain's own images in every table, so with their channels.
         outputs = with_channels(to_uint8(images.cpu()), 3).contiguous()
-        work.add(part.file, lambda path: save_file({"images": outputs}, path))
+        work.add(part.file, lambda path: save_tensors(path, {"images": outputs}))
 
     with work:
         run.map(make, parts, name=lambda part: f"{model}/{part.file}", workers=workers)

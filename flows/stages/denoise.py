@@ -5,7 +5,6 @@ from time import perf_counter
 
 import pandas as pd
 import torch
-from safetensors.torch import save_file
 
 from flows.loading.frozen import load_frozen, load_tuned
 from flows.loading.grid import grid_of
@@ -31,6 +30,7 @@ from unseen_core.judging.novelty import nearest_pictures
 from unseen_core.store import (
     read_pictures,
     read_tensors,
+    save_tensors,
     write_bytes,
     write_json,
     write_pictures,
@@ -128,8 +128,8 @@ def denoise(run: Run, *, model: str, domain: str) -> dict[str, object]:
             images = carry(eps, levels, states, f"{domain}/{part.cell.key}/denoise",
                            ids_of(part.cell, part.rows))
         seconds = torch.tensor(perf_counter() - began, dtype=torch.float64)
-        work.add(f"{part.key}.safetensors", lambda path: save_file(
-            {"images": images, "parents": states.parents, "seconds": seconds}, path))
+        work.add(f"{part.key}.safetensors", lambda path: save_tensors(
+            path, {"images": images, "parents": states.parents, "seconds": seconds}))
 
     def gather(cell: Cell) -> None:
         if all(work.has(f"{cell.key}.{ending}") for ending in ("parquet", "png", "json")):

@@ -3,7 +3,6 @@
 import shutil
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from flows.loading.fitted import references_at
@@ -17,6 +16,7 @@ from unseen_core.laws.blends import fit_law
 from unseen_core.laws.geometry import STATISTICS, Envelope, StateJudge
 from unseen_core.store import (
     TensorStore,
+    save_tensors,
     write_json,
     write_with,
 )
@@ -55,7 +55,7 @@ def fit(run: Run, *, model: str, domain: str) -> dict[str, object]:
         streams = Streams(params.seed, f"{domain}/envelope/L{level:04d}", ids)
         order = streams.choose(len(ids), len(ids))
         envelope = Envelope.calibrate(judge, order, coverage=params.fit.coverage)
-        write_with(out / f"L{level:04d}.safetensors", lambda path: save_file(tensors, path))
+        write_with(out / f"L{level:04d}.safetensors", lambda path: save_tensors(path, tensors))
         write_json(out / f"L{level:04d}.json", {
             "level": level, "images": len(ids), "priors": report, "envelope": envelope.state(),
             "geometry": _geometry(judge, order),

@@ -7,7 +7,6 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from flows.loading.fitted import load_fitted, references_at
 from flows.loading.plan import read_plan
@@ -22,7 +21,7 @@ from unseen_core.basics.rng import Streams
 from unseen_core.basics.schedule import load_schedule
 from unseen_core.laws.references import References
 from unseen_core.starts import StartContext
-from unseen_core.store import write_json, write_with
+from unseen_core.store import save_tensors, write_json, write_with
 
 __all__ = ["sample"]
 
@@ -87,7 +86,7 @@ def sample(run: Run, *, model: str, domain: str) -> dict[str, object]:
             starts = samplers[cell.sampler].draw(
                 context, Streams(params.seed, f"{domain}/L{cell.level:04d}", ids))
             tensors = {"x": starts.x.contiguous(), "parents": starts.parents.contiguous()}
-            write_with(_part(out, cell, part), lambda path, t=tensors: save_file(t, path))
+            write_with(_part(out, cell, part), lambda path, t=tensors: save_tensors(path, t))
             drawn.append(_Drawn(len(ids), starts.proposed, starts.passed, starts.eta))
         return _summary(drawn)
 

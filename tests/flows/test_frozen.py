@@ -35,7 +35,7 @@ def test_altered_weights_are_refused(done, stage, record) -> None:
     else:
         (FETCHED / "unet/weights.sha256").unlink()
     shutil.rmtree(Path("data/generated"))
-    with pytest.raises(UnseenError, match="not the weights that fetch recorded") as caught:
+    with pytest.raises(UnseenError, match="not the file that fetch recorded") as caught:
         run_stages([stage])
     assert f"fetch --model {MODEL}" in str(caught.value)
     run_stage("fetch_model", {"model": MODEL})

@@ -12,7 +12,7 @@ from unseen_core.store.frames import read_frame, write_frame
 from unseen_core.store.manifest import DType, Manifest, latent_manifest, write_index
 from unseen_core.store.pictures import read_pictures, write_pictures
 from unseen_core.store.scratch import Scratch
-from unseen_core.store.tensors import TensorStore, part_name, read_tensors, save_part
+from unseen_core.store.tensors import TensorStore, part_name, read_tensors, save_part, save_tensors
 
 __all__ = [
     "DType",
@@ -30,6 +30,7 @@ __all__ = [
     "read_pictures",
     "read_tensors",
     "save_part",
+    "save_tensors",
     "syntax_tree",
     "write_bytes",
     "write_frame",

@@ -1,4 +1,7 @@
-"""Parquet tables whose bytes depend on their content alone (for fixed library versions)."""
+"""Parquet tables whose bytes depend on their content alone (for fixed library versions).
+
+Each page has a checksum, which is compared when it is read.
+"""
 
 from pathlib import Path
 
@@ -26,7 +29,7 @@ def write_frame(path: Path, frame: pd.DataFrame) -> None:
     table = table.replace_schema_metadata(None)
 
     def write(temporary: Path) -> None:
-        pq.write_table(table, temporary, compression="none")
+        pq.write_table(table, temporary, compression="none", write_page_checksum=True)
 
     write_with(path, write)
 
@@ -38,7 +41,8 @@ def read_frame(path: Path) -> pd.DataFrame:
         UnseenError: The file is missing or not Parquet.
     """
     try:
-        return pq.read_table(path, partitioning=None).to_pandas()
+        table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
+        return table.to_pandas()
     except FileNotFoundError as error:
         raise UnseenError(f"{path}: no such file; run the stage that writes it") from error
     except (pa.ArrowException, OSError) as error:

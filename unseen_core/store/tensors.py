@@ -1,31 +1,35 @@
 """Latents as safetensors parts: quick to write, mapped when read."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
 from unseen_core.store.atomic import write_with
+from unseen_core.store.fingerprint import file_hash
 from unseen_core.store.frames import read_frame
 from unseen_core.store.manifest import DType, Manifest, index_places, read_manifest
 from unseen_core.types import Level
 
-__all__ = ["TensorStore", "part_name", "read_tensors", "save_part"]
+__all__ = ["TensorStore", "part_name", "read_tensors", "save_part", "save_tensors"]
 
 _DTYPES: dict[str, torch.dtype] = {"float16": torch.float16, "float32": torch.float32}
+_SEAL = "sha256"  # the only key of a file's metadata
 
 
 class TensorStore:
     """A published folder of latents, opened for reading.
 
     The latents are the files ``L0500/part-00000.safetensors`` (one tensor ``x`` each), beside
-    ``index.parquet`` and ``manifest.json``. Only manifest and index are read on opening.
+    ``index.parquet`` and ``manifest.json``. Only manifest and index are read on opening; of every
+    other file the SHA-256 is compared with the manifest's when it is first read.
 
     Args:
         path: Folder with ``manifest.json``, ``index.parquet`` and the parts.
@@ -46,6 +50,7 @@ class TensorStore:
         c, h, w = self.manifest["shape"]
         self.shape: tuple[int, int, int] = (c, h, w)
         self.levels: tuple[Level, ...] = tuple(sorted(self.manifest["levels"]))
+        self._sound: set[str] = set()
         file = self._open_part("index.parquet")
         self._index = read_frame(file)
         places = [(p, r) for p, rows in enumerate(self.manifest["rows"]) for r in range(rows)]
@@ -128,11 +133,16 @@ class TensorStore:
             raise UnseenError(f"{self.path}: no level {level}; stored are {known}")
 
     def _open_part(self, name: str) -> Path:
-        """Return the path of a file whose size is the manifest's."""
+        """Return the path of a file whose bytes are those of the manifest."""
         path = self.path / name
         seal = self.manifest["parts"].get(name)
         if seal is None or not path.is_file() or path.stat().st_size != seal["size"]:
             raise UnseenError(f"{path}: missing or not as the manifest says; rerun invert")
+        if name not in self._sound:
+            if file_hash(path) != seal["sha256"]:
+                raise UnseenError(f"{path}: damaged, it has not the bytes that were written; "
+                                  "rerun invert")
+            self._sound.add(name)
         return path
 
 
@@ -158,18 +168,42 @@ def save_part(path: Path, x: Tensor, dtype: DType) -> None:
     write_with(path, write)
 
 
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as a safetensors file with a checksum in its metadata; see `read_tensors`.
+
+    It is not atomic: give it to ``write_with`` or ``Scratch.add``.
+    """
+    kept = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+    save_file(kept, path, {_SEAL: _digest(kept)})
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return every tensor of a safetensors file, by name.
+    """Return every tensor of a file that `save_tensors` wrote, by name.
 
     Raises:
         UnseenError: The file is missing or damaged.
     """
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            seal = (file.metadata() or {}).get(_SEAL)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except FileNotFoundError as error:
         raise UnseenError(f"{path}: no such file; run the stage that writes it") from error
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise UnseenError(f"{path}: damaged ({error}); rerun its stage") from error
+    if seal != _digest(tensors):
+        raise UnseenError(f"{path}: damaged, it has not the values that were written; rerun its "
+                          "stage")
+    return tensors
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of names, types, shapes and bytes."""
+    total = hashlib.sha256()
+    for name, x in sorted(tensors.items()):
+        total.update(f"{name} {x.dtype} {tuple(x.shape)}\n".encode())
+        total.update(x.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def _checked(path: Path, x: Tensor, dtype: DType) -> Tensor:

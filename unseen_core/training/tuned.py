@@ -26,7 +26,7 @@ from unseen_core.judging.metrics import kernel_distance
 from unseen_core.laws.gaussian import Gaussian
 from unseen_core.laws.references import References
 from unseen_core.starts.prior import style_law
-from unseen_core.store import write_json
+from unseen_core.store import save_tensors, write_json
 from unseen_core.training.finetune import FinetuneConfig, finetune, unet_predict
 from unseen_core.types import FeatureExtractor
 
@@ -157,5 +157,5 @@ def save_copy(folder: Path, source: Path, weights: Path, law: Gaussian) -> None:
         (folder / file).parent.mkdir(parents=True)
         shutil.copyfile(source / file, folder / file)
     shutil.copyfile(weights, folder / WEIGHTS)
-    save_file(law.state(), folder / "noise.safetensors")
+    save_tensors(folder / "noise.safetensors", law.state())
     write_json(folder / "model_index.json", _INDEX)
