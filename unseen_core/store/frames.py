@@ -29,7 +29,9 @@ def write_frame(path: Path, frame: pd.DataFrame) -> None:
     table = table.replace_schema_metadata(None)
 
     def write(temporary: Path) -> None:
-        pq.write_table(table, temporary, compression="none", write_page_checksum=True)
+        # Statistics would repeat whole pictures: the smallest and the largest value of a page.
+        pq.write_table(table, temporary, compression="none", write_page_checksum=True,
+                       write_statistics=False)
 
     write_with(path, write)
 
