@@ -60,20 +60,15 @@ def findings() -> None:
 
 @app.command()
 def check() -> None:
-    """Check params.yaml, samplers included, without running anything."""
-    from flows.settings.params import load_params
-    from flows.settings.plan import Plan
-    from flows.stages.fetch import source_of
-    from unseen_core.checkpoints.architecture import Architecture
-    from unseen_core.sources import check as check_source
+    """Check params.yaml, what it names and what it asks for; list every mistake at once."""
+    from flows.commands.check import check_file
 
-    params = load_params()
-    plan = Plan.of(params)
-    for domain in params.domains:
-        check_source(source_of(params, domain))
-    for model in params.models.values():
-        Architecture.from_settings(model.architecture.model_dump())
-    typer.echo(f"params.yaml is sound: {len(plan.cells)} cells a domain")
+    mistakes, asked = check_file(Path("params.yaml"))
+    for line in mistakes[:-1]:
+        typer.echo(f"error: {line}", err=True)
+    if mistakes:
+        raise UnseenError(mistakes[-1])
+    typer.echo(f"params.yaml is sound: {asked}")
 
 
 @app.command()

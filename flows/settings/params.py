@@ -33,7 +33,7 @@ from flows.settings.sections import (
 )
 from unseen_core.errors import UnseenError
 
-__all__ = ["Domain", "Model", "Params", "Sampler", "load_params"]
+__all__ = ["Domain", "Model", "Params", "Sampler", "load_params", "read_params"]
 
 T = TypeVar("T")
 
@@ -99,17 +99,30 @@ def load_params(path: Path | None = None) -> Params:
     Raises:
         UnseenError: One line with the key that is missing, misspelt or out of range.
     """
-    path = path or Path("params.yaml")
+    params, lines = read_params(path or Path("params.yaml"))
+    if params is None:
+        more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+        raise UnseenError(lines[0] + more)
+    return params.check()
+
+
+def read_params(path: Path) -> tuple[Params | None, list[str]]:
+    """Return what a file says, or None and a line for each mistake in it.
+
+    What one section says of another is not checked; see ``Params.check``.
+
+    Raises:
+        UnseenError: If the file cannot be read as YAML.
+    """
     try:
         content = YAML(typ="safe").load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UnseenError(f"{path}: cannot be read as YAML ({reason})") from None
     try:
-        params = Params.model_validate(content)
+        return Params.model_validate(content), []
     except ValidationError as error:
-        raise UnseenError(_explain(path, error)) from None
-    return params.check()
+        return None, _explain(path, error)
 
 
 def _pick(section: dict[str, T], name: str, title: str) -> T:
@@ -120,21 +133,23 @@ def _pick(section: dict[str, T], name: str, title: str) -> T:
     return section[name]
 
 
-def _explain(path: Path, error: ValidationError) -> str:
-    """Return one line for the first mistake; unknown keys first, as a typo also misses a key."""
+def _explain(path: Path, error: ValidationError) -> list[str]:
+    """Return a line for each mistake; unknown keys first, as a typo also misses a key."""
     problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    problem = problems[0]
-    where = ".".join(str(part) for part in problem["loc"]) or "the file"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    if problem["type"] == "extra_forbidden":
-        missing = [str(e["loc"][-1]) for e in problems if e["type"] == "missing"
-                   and e["loc"][:-1] == problem["loc"][:-1]]
-        known = missing or _keys_beside(problem["loc"])
-        return f"{path}: {where} is not a parameter{_near(str(problem['loc'][-1]), known)}{more}"
-    if problem["type"] == "missing":
-        return f"{path}: {where} is missing; add it{more}"
-    said = problem["msg"].removeprefix("Value error, ")
-    return f"{path}: {where}: {said}, not {problem['input']!r}{more}"
+    lines = []
+    for problem in problems:
+        where = ".".join(str(part) for part in problem["loc"]) or "the file"
+        if problem["type"] == "extra_forbidden":
+            missing = [str(e["loc"][-1]) for e in problems if e["type"] == "missing"
+                       and e["loc"][:-1] == problem["loc"][:-1]]
+            near = _near(str(problem["loc"][-1]), missing or _keys_beside(problem["loc"]))
+            lines.append(f"{path}: {where} is not a parameter{near}")
+        elif problem["type"] == "missing":
+            lines.append(f"{path}: {where} is missing; add it")
+        else:
+            said = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{path}: {where}: {said}, not {problem['input']!r}")
+    return lines
 
 
 def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
