@@ -25,8 +25,10 @@ def stage(name: str, /, **targets: str | None) -> None:
         UnseenError: If params.yaml does not define a name.
     """
     from flows.dispatch import run_stage
+    from flows.running.orphan import end_with_run
     from flows.settings.params import load_params
 
+    end_with_run()
     named = {key: value for key, value in targets.items() if value is not None}
     params = load_params()
     known = {"model": params.model, "domain": params.domain, "name": params.download}

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from flows.running.orphan import VARIABLE
 from flows.running.registry import UNRECORDED
 from flows.running.run import LOG
 from unseen_core.errors import UnseenError
@@ -93,12 +94,15 @@ def pull_or_push(direction: str, root: Path, say: Say) -> None:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a DVC process: this one, with this interpreter first."""
+    """Return the environment of a DVC process: this one, with this interpreter first.
+
+    Stages below it end with this process.
+    """
     # A scheduled flow run's own marks would make a stage believe that it is that run.
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT__")}
     tools = str(Path(sys.executable).parent)
     path = os.pathsep.join([tools, kept.get("PATH", os.defpath)])
-    return kept | {"PATH": path, "PYTHONUNBUFFERED": "1"}
+    return kept | {"PATH": path, "PYTHONUNBUFFERED": "1", VARIABLE: str(os.getpid())}
 
 
 @contextmanager

@@ -4,7 +4,9 @@ Metrics files are the truth; MLflow shows them. Nothing here fails a stage: what
 becomes one warning that names the store, and ``python -m flows sync`` records it later.
 """
 
+import hashlib
 import os
+import platform
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,12 +23,16 @@ __all__ = ["close_parent", "mirror", "new_parent", "open_parent", "record_invoca
 PATIENCE = 300.0
 """Seconds that a pipeline waits for a slow store; `sync` waits as long as it takes."""
 
+_WORKSPACE = "unseen.workspace"
 _TOLD: set[str] = set()
 """Parents of which it was said that they are incomplete."""
 
 
 def open_parent(parameters: Mapping[str, object], *, root: Path) -> str | None:
     """Start the parent run of one invocation.
+
+    What a killed invocation of this workspace left running is ended, as killed: one workspace has
+    one invocation at a time.
 
     Args:
         parameters: The content of ``params.yaml``, nested.
@@ -36,8 +42,20 @@ def open_parent(parameters: Mapping[str, object], *, root: Path) -> str | None:
         The run's id, or None when the store cannot be reached.
     """
     with _only_warn(root):
-        return new_parent(connect(root, seconds=PATIENCE), parameters, root=root)
+        store = connect(root, seconds=PATIENCE)
+        for run in store.find(f"attributes.status = 'RUNNING' and tags.`{_WORKSPACE}` = "
+                              f"'{_workspace(root)}'"):
+            for child in store.find("attributes.status = 'RUNNING' and tags.`mlflow.parentRunId` "
+                                    f"= '{run.id}'"):
+                store.end(child.id, "KILLED")
+            store.end(run.id, "KILLED")
+        return new_parent(store, parameters, root=root)
     return None
+
+
+def _workspace(root: Path) -> str:
+    """Return a mark of a folder of this machine, which tells neither."""
+    return hashlib.sha256(f"{platform.node()}:{root.resolve()}".encode()).hexdigest()[:16]
 
 
 def new_parent(
@@ -48,7 +66,8 @@ def new_parent(
     tags: Mapping[str, str] | None = None,
 ) -> str:
     """Start a parent run, tagged with the present commit and ``dvc.lock``; return its id."""
-    marks = provenance(root) | {"unseen.kind": "invocation", **(tags or {})}
+    marks = provenance(root) | {"unseen.kind": "invocation", _WORKSPACE: _workspace(root),
+                                **(tags or {})}
     name = os.environ.get("DVC_EXP_NAME") or f"run {marks.get('git_commit', 'unknown')[:8]}"
     parent = store.begin(name, marks)
     store.log(parent, parameters=flatten(parameters))

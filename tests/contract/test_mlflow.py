@@ -11,7 +11,7 @@ from workspace import ROOT
 
 from flows.loading.seconds import record_seconds
 from flows.mlflow import tracking
-from flows.mlflow.store import Store
+from flows.mlflow.store import Store, connect
 
 pytestmark = [
     pytest.mark.contract,
@@ -65,6 +65,21 @@ def test_one_parent_and_the_right_children(root, cells):
     series = by_name["m/faces"].info.run_id
     history = client.get_metric_history(series, "kd_pixels/geometric")
     assert sorted((point.step, point.value) for point in history) == [(300, 0.3), (500, 0.5)]
+
+
+def test_what_a_killed_run_left_running_is_ended_by_the_next(root, tmp_path):
+    def status(run):
+        return store.client.get_run(run).info.status
+
+    killed = tracking.open_parent({}, root=root)
+    store = connect(root)
+    child = store.begin("m/faces", {"mlflow.parentRunId": killed})
+    finished = store.begin("m/digits", {"mlflow.parentRunId": killed})
+    store.end(finished)
+    other = tracking.new_parent(store, {}, root=tmp_path.parent)  # another workspace, still at work
+    parent = tracking.open_parent({}, root=root)
+    assert [status(run) for run in (killed, child, finished, other, parent)] == [
+        "KILLED", "KILLED", "FINISHED", "RUNNING", "RUNNING"]
 
 
 def test_a_cell_shows_the_seconds_that_this_machine_took(root, cells):
