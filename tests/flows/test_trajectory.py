@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from safetensors.torch import save_file
 from workspace import DOMAIN, MODEL, OTHER, SEEN, change, contents
 
 from flows.dispatch import run_stage
@@ -17,6 +16,7 @@ from flows.running.registry import STAGES
 from flows.running.run import DirectRun
 from unseen_core.errors import UnseenError
 from unseen_core.laws.gaussian import Gaussian
+from unseen_core.store import save_tensors
 
 OUT = Path("data/trajectory", MODEL)
 
@@ -78,7 +78,7 @@ def test_a_law_without_modes_is_a_note_and_no_failure(done, caplog) -> None:
     file = Path("data/source/models", MODEL, "law.safetensors")
     law = load_source(MODEL)
     plain = Gaussian(law.mean, law.factor[:, :0], law.diagonal)
-    save_file(plain.state(), file)
+    save_tensors(file, plain.state())
     assert run_stage("trajectory", {"model": MODEL}) == {"runs": 0}
     assert "too few images of shapes" in caplog.text
     assert list(contents(OUT)) == ["trajectory.json"]
