@@ -37,7 +37,7 @@ def distance_over_level(table: pd.DataFrame, kernel: str, plan: Plan, folder: Pa
         axis.set(title=f"{model} / {domain}", xlabel="mixing level",
                  yscale="log" if rows[kernel].notna().any() else "linear")
     axes[0][0].set_ylabel(f"{kernel} to held-out images")
-    axes[0][-1].legend(fontsize=6)
+    _legend_below(figure, axes[0][-1])
     _save(figure, folder / "distance_over_level.png")
 
 
@@ -81,7 +81,7 @@ def front(table: pd.DataFrame, kernel: str, plan: Plan, folder: Path) -> None:
         axis.set_ylim(-0.1, 1.5 * highest if highest > 0 else 1.0)
     for axis in axes[len(groups):]:
         axis.set_axis_off()
-    axes[0].legend(fontsize=6, loc="upper right")
+    _legend_below(figure, axes[0])
     _save(figure, folder / "front.png")
 
 
@@ -89,8 +89,14 @@ ALL: tuple[Callable[[pd.DataFrame, str, Plan, Path], None], ...] = (
     distance_over_level, front, training)
 
 
+def _legend_below(figure: plt.Figure, axis: plt.Axes) -> None:
+    """Put an axis' legend below the figure: a run may have more samplers than an axis has room."""
+    figure.legend(*axis.get_legend_handles_labels(), fontsize=6, loc="upper center",
+                  bbox_to_anchor=(0.5, 0), ncols=6 if len(figure.axes) > 1 else 3)
+
+
 def _save(figure: plt.Figure, path: Path) -> None:
     """Write a figure without the time of day, so that equal tables give equal files."""
     figure.tight_layout()
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
     plt.close(figure)
