@@ -21,7 +21,7 @@ from diffusers import UNet2DModel
 from torch import Tensor
 
 from unseen_core.basics.device import pick_device
-from unseen_core.basics.schedule import Schedule
+from unseen_core.basics.scheduler_config import read_schedule
 from unseen_core.diffusion.batch import probe_batch
 from unseen_core.diffusion.denoiser import Precision, UNetEps
 from unseen_core.diffusion.transport import denoise, invert
@@ -46,7 +46,7 @@ def network() -> UNet2DModel:
 def measure(unet: UNet2DModel, device: str, precision: Precision, steps: int,
             images: int) -> dict[str, object]:
     """Return seconds per image and call of both directions, peak memory, and projected hours."""
-    schedule = Schedule.from_config({"num_train_timesteps": 1000, "beta_start": 1e-4,
+    schedule = read_schedule({"num_train_timesteps": 1000, "beta_start": 1e-4,
                                      "beta_end": 0.02, "beta_schedule": "linear"})
     model = UNetEps(unet, schedule, device=device, precision=precision)
     cuda = device.startswith("cuda")

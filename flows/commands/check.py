@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from flows.loading.checkpoints import open_model
+from flows.loading.checkpoints import misfits, open_model
 from flows.settings.params import Params, read_params
 from flows.settings.paths import PATHS
 from flows.settings.plan import Plan
@@ -86,14 +86,9 @@ def _samplers(params: Params) -> Iterator[str]:
             yield from wrong
             continue
         sampler = Plan.of(alone).built[name]
-        # Of bands the parents are those of the coarse band and those of the fine one.
-        parents = sampler.coarse + sampler.fine if section.sampler == "bands" else getattr(
-            sampler, "parents", 0)
-        near = getattr(sampler, "near", 0)
-        for key, least in (("near", near + 1 if near else 0), ("parents", parents)):
-            if least > fit:
-                yield (f"samplers.{name}: {key} needs {least} fit images, and domains.{few}.fit is "
-                       f"{fit}; lower it or raise fit")
+        if sampler.fewest > fit:
+            yield (f"samplers.{name} needs {sampler.fewest} fit images, and domains.{few}.fit is "
+                   f"{fit}; lower near or the number of parents, or raise fit")
 
 
 def _domains(params: Params) -> Iterator[str]:
@@ -155,18 +150,14 @@ def _opened(params: Params, name: str) -> Checkpoint | str | None:
 
 def _fits(params: Params, name: str, checkpoint: Checkpoint) -> Iterator[str]:
     """Yield where levels, calls and the size of images do not go with a network."""
-    schedule, (channels, height, width) = checkpoint.schedule, checkpoint.shape
-    if channels not in (1, 3):
-        yield f"models.{name}: images of {channels} channels; give a network of 3, or of 1 for grey"
-    if (height, width) != (params.images.size, params.images.size):
-        yield (f"models.{name} works on {height} x {width} images, and images.size is "
-               f"{params.images.size}; set it to {height}")
-    high = {level for section in (params.levels, params.trajectory.levels, params.steer.levels)
-            for level in section if level > schedule.top}
-    if high:
-        yield (f"models.{name} has levels up to {schedule.top}; lower {min(high)} in levels, "
-               "trajectory.levels or steer.levels")
-    elif wrong := _said(lambda: schedule.grid(
+    yield from misfits(params, name, checkpoint)
+    schedule = checkpoint.schedule
+    for title in ("trajectory", "steer"):
+        for level in getattr(params, title).levels:
+            yield from _said(schedule.check_level, level, f"{title}.levels:")
+    if max(params.levels) > schedule.top:
+        return
+    if wrong := _said(lambda: schedule.grid(
             params.solver.steps, max(params.levels), spacing=params.solver.spacing,
             through=sorted(params.levels)[:-1])):
         yield f"solver.{wrong[0]}, for as many levels"

@@ -3,9 +3,10 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from flows.settings.params import Params
 from flows.settings.sections import Model
 from unseen_core.checkpoints.architecture import Architecture
 from unseen_core.checkpoints.loading import (
@@ -17,7 +18,7 @@ from unseen_core.checkpoints.loading import (
 from unseen_core.errors import UnseenError
 from unseen_core.store import file_hash, write_json
 
-__all__ = ["convert", "open_model"]
+__all__ = ["convert", "misfits", "open_model"]
 
 
 def open_model(name: str, section: Model, *, size: int) -> tuple[Checkpoint, str]:
@@ -47,6 +48,28 @@ def open_model(name: str, section: Model, *, size: int) -> tuple[Checkpoint, str
         return checkpoint.labelled(section.label), found
     except UnseenError as error:
         raise UnseenError(f"models.{name}: {error}") from error
+
+
+def misfits(params: Params, name: str, checkpoint: Checkpoint) -> Iterator[str]:
+    """Yield where a checkpoint does not go with the rest of params.yaml, a line each.
+
+    Args:
+        params: The parameters.
+        name: Of the model.
+        checkpoint: As `open_model` returns it.
+    """
+    channels, height, width = checkpoint.shape
+    if channels not in (1, 3):
+        yield (f"models.{name} works on images of {channels} channels; give a network of 3, or of "
+               "1 for grey")
+    if (height, width) != (params.images.size, params.images.size):
+        yield (f"models.{name} works on {channels} x {height} x {width} images; set images.size to "
+               f"{height}")
+    for level in params.levels:
+        try:
+            checkpoint.schedule.check_level(level, "levels:")
+        except UnseenError as error:
+            yield str(error)
 
 
 def convert(

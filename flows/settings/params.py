@@ -1,6 +1,5 @@
 """The parameters of the pipeline, checked once, with an error that names the wrong key."""
 
-import difflib
 from pathlib import Path
 from typing import TypeVar, get_args
 
@@ -31,11 +30,12 @@ from flows.settings.sections import (
     Select,
     Solver,
 )
-from unseen_core.errors import UnseenError
+from unseen_core.errors import UnseenError, did_you_mean
 
 __all__ = ["Domain", "Model", "Params", "Sampler", "load_params", "read_params"]
 
 T = TypeVar("T")
+_LIKE = 0.5  # how alike a key and the one that was meant are at least
 
 
 class Params(Section):
@@ -129,7 +129,7 @@ def _pick(section: dict[str, T], name: str, title: str) -> T:
     """Look a name up."""
     if name not in section:
         raise UnseenError(f"params.yaml: {title}.{name} is not defined; {title} has "
-                          f"{', '.join(section) or 'none'}{_near(name, list(section))}")
+                          f"{', '.join(section) or 'none'}{did_you_mean(name, section, _LIKE)}")
     return section[name]
 
 
@@ -142,7 +142,8 @@ def _explain(path: Path, error: ValidationError) -> list[str]:
         if problem["type"] == "extra_forbidden":
             missing = [str(e["loc"][-1]) for e in problems if e["type"] == "missing"
                        and e["loc"][:-1] == problem["loc"][:-1]]
-            near = _near(str(problem["loc"][-1]), missing or _keys_beside(problem["loc"]))
+            near = did_you_mean(str(problem["loc"][-1]),
+                                missing or _keys_beside(problem["loc"]), _LIKE)
             lines.append(f"{path}: {where} is not a parameter{near}")
         elif problem["type"] == "missing":
             lines.append(f"{path}: {where} is missing; add it")
@@ -163,9 +164,3 @@ def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
     if isinstance(model, type) and issubclass(model, BaseModel):
         return list(model.model_fields)
     return []
-
-
-def _near(name: str, known: list[str]) -> str:
-    """Suggest the nearest known name."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""

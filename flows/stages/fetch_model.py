@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from flows.loading.checkpoints import open_model
+from flows.loading.checkpoints import misfits, open_model
 from flows.loading.frozen import record_weights
 from flows.loading.source_law import write_source
 from flows.running.registry import stage
@@ -15,7 +15,7 @@ from flows.settings.paths import PATHS
 from unseen_core.basics.images import with_channels
 from unseen_core.checkpoints.loading import save_checkpoint
 from unseen_core.diffusion.denoiser import load_model
-from unseen_core.errors import UnseenError
+from unseen_core.errors import UnseenError, first_line
 from unseen_core.store import read_pictures, write_pictures
 
 __all__ = ["fetch_model"]
@@ -36,15 +36,9 @@ def _fetch(params: Params, model: str) -> dict[str, object]:
     """Bring one checkpoint; see `fetch_model`."""
     section = params.model(model)
     checkpoint, found = open_model(model, section, size=params.images.size)
-    channels, height, width = checkpoint.shape
-    if channels not in (1, 3):
-        raise UnseenError(f"models.{model} works on images of {channels} channels; give a network "
-                          "of 3, or of 1 for grey")
-    if (height, width) != (params.images.size, params.images.size):
-        raise UnseenError(f"models.{model} works on {channels} x {height} x {width} images; set "
-                          f"images.size to {height}")
-    for level in params.levels:
-        checkpoint.schedule.check_level(level, "levels:")
+    for line in misfits(params, model, checkpoint):
+        raise UnseenError(line)
+    channels = checkpoint.shape[0]
     seen = PATHS.domain(section.seen) / "fit.parquet"
     if not seen.is_file():
         raise UnseenError(f"{seen}: no such file; run `python -m flows fetch --domain "
@@ -70,7 +64,7 @@ def _try(model: str, folder: Path) -> None:
     try:
         answer = network(torch.zeros(1, *network.shape), 1)
     except Exception as error:  # a network of foreign settings fails in any way it likes
-        raise UnseenError(f"models.{model} does not run: {error}".splitlines()[0]) from error
+        raise UnseenError(f"models.{model} does not run: {first_line(error)}") from error
     if not answer.isfinite().all():
         raise UnseenError(f"models.{model} answers to a grey image with numbers that are not "
                           "finite; fetch it again, or take an earlier state of its training")

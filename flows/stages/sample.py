@@ -18,7 +18,7 @@ from flows.settings.cells import Cell, load_training
 from flows.settings.params import load_params
 from flows.settings.paths import PATHS
 from unseen_core.basics.rng import Streams
-from unseen_core.basics.schedule import load_schedule
+from unseen_core.basics.scheduler_config import load_schedule
 from unseen_core.laws.references import References
 from unseen_core.starts import StartContext
 from unseen_core.store import save_tensors, write_json, write_with

@@ -8,7 +8,7 @@ from diffusers import UNet2DModel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unseen_core.basics.schedule import Schedule
+from unseen_core.basics.scheduler_config import read_schedule
 from unseen_core.diffusion.batch import fastest, naming_memory, probe_batch
 from unseen_core.diffusion.denoiser import UNetEps
 from unseen_core.errors import UnseenError
@@ -63,7 +63,7 @@ def test_on_the_cpu_nothing_is_timed(side: int, batch: int) -> None:
     class Untouchable:
         """Fails when it is asked for anything."""
 
-        schedule = Schedule.from_config(SCHEDULE)
+        schedule = read_schedule(SCHEDULE)
         shape = (3, side, side)
 
         def __call__(self, x: torch.Tensor, level: int) -> torch.Tensor:
@@ -80,7 +80,7 @@ def test_a_probe_on_a_gpu_leaves_no_memory_behind() -> None:
     unet = UNet2DModel(sample_size=16, layers_per_block=1, block_out_channels=(8, 16),
                        norm_num_groups=4, down_block_types=("DownBlock2D",) * 2,
                        up_block_types=("UpBlock2D",) * 2)
-    model = UNetEps(unet, Schedule.from_config(SCHEDULE | {"num_train_timesteps": 1000}),
+    model = UNetEps(unet, read_schedule(SCHEDULE | {"num_train_timesteps": 1000}),
                     device="cuda")
     probe_batch(model, "cuda")  # libraries keep workspaces of their own from the first call on
     before = torch.cuda.memory_allocated()

@@ -12,7 +12,8 @@ from diffusers import DDPMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unseen_core.basics.schedule import RESCALE, Prediction, Schedule, Spacing
+from unseen_core.basics.schedule import Prediction, Schedule, Spacing
+from unseen_core.basics.scheduler_config import RESCALE, read_schedule
 from unseen_core.errors import UnseenError
 
 SCHEDULERS = (
@@ -58,7 +59,7 @@ def test_clean_level_has_no_noise_and_borrows_the_first_timestep(schedule: Sched
 )
 def test_configs_are_read_as_diffusers_reads_them(config: dict[str, object]) -> None:
     theirs = DDPMScheduler(**config).alphas_cumprod.double()
-    ours = Schedule.from_config(config).alpha_bar
+    ours = read_schedule(config).alpha_bar
     assert ours[0] == 1 and len(ours) == len(theirs) + 1
     assert torch.allclose(ours[1:], theirs, rtol=3e-4, atol=1e-8)
 
@@ -69,23 +70,23 @@ def test_every_scheduler_of_diffusers_for_this_kind_of_noise_is_understood() -> 
     read = 0
     for name in SCHEDULERS:
         theirs = getattr(diffusers, f"{name}Scheduler")()
-        assert torch.allclose(Schedule.from_config(theirs.config).alpha_bar[1:],
+        assert torch.allclose(read_schedule(theirs.config).alpha_bar[1:],
                               theirs.alphas_cumprod.double(), rtol=3e-4, atol=1e-8)
         read += len(theirs.config)
     assert read > 200  # their keys, each one known
 
 
 def test_what_the_first_releases_called_the_prediction_is_understood() -> None:
-    assert Schedule.from_config({"predict_epsilon": False}).prediction == "sample"
-    assert Schedule.from_config({"predict_epsilon": True}).prediction == "epsilon"
+    assert read_schedule({"predict_epsilon": False}).prediction == "sample"
+    assert read_schedule({"predict_epsilon": True}).prediction == "epsilon"
     both = {"predict_epsilon": False, "prediction_type": "sample"}
-    assert Schedule.from_config(both).prediction == "sample"
+    assert read_schedule(both).prediction == "sample"
 
 
 @pytest.mark.parametrize("kind", ["linear", "scaled_linear"])
 def test_a_schedule_without_signal_at_its_end_goes_up_to_the_level_below(kind: str) -> None:
     config = {"beta_schedule": kind, "rescale_betas_zero_snr": True}
-    ours, theirs = Schedule.from_config(config), diffusers.DDIMScheduler(**config).alphas_cumprod
+    ours, theirs = read_schedule(config), diffusers.DDIMScheduler(**config).alphas_cumprod
     assert theirs[-1] == 0 and ours.top == 999
     torch.testing.assert_close(ours.alpha_bar[1:], theirs[:-1].double(), rtol=3e-4, atol=1e-8)
     assert ours.timestep(999) == 998
@@ -107,8 +108,8 @@ def test_a_perfect_prediction_means_the_noise_itself(prediction: Prediction) -> 
 
 def test_rescaled_timesteps_are_thousandths_of_the_way() -> None:
     config = {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 4000}
-    plain = Schedule.from_config(config)
-    rescaled = Schedule.from_config({**config, RESCALE: True})
+    plain = read_schedule(config)
+    rescaled = read_schedule({**config, RESCALE: True})
     assert [plain.timestep(k) for k in (0, 1, 2, 4000)] == [0, 0, 1, 3999]
     assert [rescaled.timestep(k) for k in (0, 1, 2, 4000)] == [0, 0, 0.25, 999.75]
     assert torch.equal(plain.alpha_bar, rescaled.alpha_bar)
@@ -127,7 +128,7 @@ def test_rescaled_timesteps_are_thousandths_of_the_way() -> None:
 )
 def test_unsupported_configs_are_named(config: dict[str, object], named: str) -> None:
     with pytest.raises(UnseenError, match=named):
-        Schedule.from_config(config)
+        read_schedule(config)
 
 
 @pytest.mark.parametrize(

@@ -223,3 +223,35 @@ def test_a_line_names_the_command_as_it_was_called(workspace, monkeypatch, capsy
     monkeypatch.setattr(sys, "argv", ["/usr/bin/unseen", "fetch-model", "--model", MODEL])
     assert run_command() == 2
     assert f"run `unseen fetch --domain {SEEN}` first" in capsys.readouterr().err
+
+
+LEAVING = """
+import atexit, sys
+from flows.__main__ import app, main
+
+class Part:
+    def __del__(self):
+        print("taken apart")
+
+@app.command()
+def probe(ending: str) -> None:
+    sys.part = Part()
+    atexit.register(print, "handler")
+    print("x" * 100_000)
+    if ending == "fault":
+        raise RuntimeError("a fault of the program")
+
+main()
+"""
+
+
+@pytest.mark.parametrize(("ending", "code", "said"), [
+    ("well", 0, ""), ("fault", 1, "RuntimeError: a fault of the program"),
+    ("well more", 2, "error: Got unexpected extra argument"),
+])
+def test_a_command_leaves_at_once_with_its_code_and_nothing_is_lost(ending, code, said):
+    done = subprocess.run([sys.executable, "-c", LEAVING, "probe", *ending.split()], cwd=ROOT,
+                          capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == code and said in done.stderr
+    # All that was printed came through a pipe, handlers ran, and nothing was taken apart.
+    assert done.stdout == ("" if code == 2 else f"{100_000 * 'x'}\nhandler\n")

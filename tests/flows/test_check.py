@@ -26,18 +26,19 @@ def complaints(workspace, command):
 
 
 @pytest.mark.parametrize(("change_", "said"), [
-    (("samplers", "geometric", "near", 8), "samplers.geometric: near needs 9 fit images, and"),
+    (("samplers", "geometric", "near", 8), "samplers.geometric needs 9 fit images, and"),
     (("samplers", "geometric", {"sampler": "geometric", "proposal": "blend", "parents": 9}),
-     f"parents needs 9 fit images, and domains.{DOMAIN}.fit is 8"),
+     f"samplers.geometric needs 9 fit images, and domains.{DOMAIN}.fit is 8"),
     (("samplers", "split", {"sampler": "bands", "coarse": 5, "fine": 4, "near": 0}),
-     "parents needs 9"),
+     "samplers.split needs 9 fit images"),
+    (("steer", "levels", [200, 1001]), "steer.levels: 1001 is out of range; use 1 to 1000"),
     (("samplers", "slerp", {"sampler": "slerp", "levels": [150]}), "150 is not in levels"),
     (("samplers", "slerp", {"sampler": "slarp"}), "sampler 'slarp' is not known"),
-    (("levels", [100, 200, 1001]), f"models.{MODEL} has levels up to 1000; lower 1001"),
-    (("trajectory", "levels", [100, 2000]), "lower 2000 in levels, trajectory.levels or"),
+    (("levels", [100, 200, 1001]), "levels: 1001 is out of range; use 1 to 1000"),
+    (("trajectory", "levels", [100, 2000]), "trajectory.levels: 2000 is out of range"),
     (("solver", "steps", 2), "solver.steps 2 is too few; use at least 3"),
     (("solver", "steps", 300), "300 calls are more than there are levels up to 200"),
-    (("images", "size", 24), "works on 16 x 16 images, and images.size is 24; set it to 16"),
+    (("images", "size", 24), "works on 3 x 16 x 16 images; set images.size to 16"),
     (("models", MODEL, "path", "nowhere"), f"models.{MODEL}: checkpoint nowhere has no"),
     (("models", MODEL, "sha256", 64 * "0"), f"models.{MODEL}: "),
     (("compute", "device", "cuda:9"), "compute.device: device 'cuda:9' is not on this machine"),
@@ -54,6 +55,13 @@ def complaints(workspace, command):
 def test_a_mistake_is_named_with_its_key(complaints, change_, said):
     line, = complaints(change_)
     assert said in line
+
+
+def test_neighbours_count_where_they_are_drawn_from_alone(complaints):
+    # A draw of a prior has no parents, and a single parent no neighbours.
+    for settings in ({"proposal": "empirical"}, {"proposal": "blend", "parents": 1}):
+        assert not complaints(("samplers", "geometric", {
+            "sampler": "geometric", "near": 20, "levels": [100]} | settings))
 
 
 def test_all_mistakes_are_listed_at_once(complaints):

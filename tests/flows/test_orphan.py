@@ -17,6 +17,7 @@ from flows.running.orphan import end_with_run
 end_with_run()
 print("begun", flush=True)
 time.sleep(600)
+print("slept", flush=True)
 """
 # As `run` with DVC and a shell below it, and the stage below them.
 RUN = f"""
@@ -43,7 +44,7 @@ def test_a_stage_ends_with_a_killed_run():
 def test_only_stages_below_a_run_have_one_to_end_with(monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
     assert environment()[VARIABLE] == str(os.getpid())
-    by_itself = subprocess.run([sys.executable, "-c", STAGE.replace("time.sleep(600)", "")],
+    by_itself = subprocess.run([sys.executable, "-c", STAGE.replace("600", "0")],
                                cwd=ROOT, capture_output=True, text=True, check=True,
                                env=os.environ | {"PYTHONPATH": str(ROOT)})
-    assert by_itself.stdout == "begun\n"
+    assert by_itself.stdout == "begun\nslept\n"

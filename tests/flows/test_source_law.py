@@ -11,7 +11,7 @@ from workspace import DOMAIN, MODEL, change, run_stages
 
 from flows.loading.source_law import load_source, write_source
 from unseen_core.basics.images import to_float
-from unseen_core.basics.schedule import load_schedule
+from unseen_core.basics.scheduler_config import load_schedule
 from unseen_core.errors import UnseenError
 from unseen_core.laws.references import References
 from unseen_core.laws.source import fit_source

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
-from unseen_core.basics.schedule import RESCALE
+from unseen_core.basics.scheduler_config import RESCALE
 from unseen_core.errors import UnseenError
 
 __all__ = ["PRESETS", "Architecture", "NoiseSchedule"]

@@ -10,6 +10,7 @@ from diffusers import UNet2DModel
 from torch import Tensor
 
 from unseen_core.basics.schedule import Schedule
+from unseen_core.basics.scheduler_config import read_schedule
 from unseen_core.checkpoints import ddpm, openai
 from unseen_core.checkpoints.architecture import Architecture
 from unseen_core.checkpoints.network import (
@@ -21,7 +22,6 @@ from unseen_core.checkpoints.network import (
     WEIGHTS,
     build_network,
     check_label,
-    load_network,
 )
 from unseen_core.checkpoints.reading import read_state
 from unseen_core.errors import UnseenError
@@ -58,7 +58,7 @@ class Checkpoint:
     @property
     def schedule(self) -> Schedule:
         """The noise schedule."""
-        return Schedule.from_config(self.scheduler)
+        return read_schedule(self.scheduler)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -125,20 +125,14 @@ def load_checkpoint(
     files = weights_files(path)
     base = files[0].parent
     scheduler = path / (SCHEDULER if base != path else Path(SCHEDULER).name)
-    if files == [path / WEIGHTS]:
-        network = load_network(path)
-        for name, tensor in network.state_dict().items():
-            if not tensor.isfinite().all():
-                raise UnseenError(f"checkpoint {files[0]}: tensor {name!r} is not finite; fetch "
-                                  "the file again, or take an earlier one of the training")
-        return Checkpoint(network, _read_config(scheduler), path)
     state = {_modern(name): tensor for file in files
              for name, tensor in read_state(file).items()}
     try:
         network = build_network(_read_config(base / "config.json"), state)
     except UnseenError as error:
         raise UnseenError(f"checkpoint {path}: {error}") from error
-    return Checkpoint(network, _read_config(scheduler))
+    plain = files == [path / WEIGHTS]  # such a folder needs no translation
+    return Checkpoint(network, _read_config(scheduler), path if plain else None)
 
 
 def weights_files(path: Path) -> list[Path]:
@@ -177,9 +171,9 @@ def _check_pixels(path: Path) -> None:
     coder = next((part for part in ("vae", "vqvae", "movq") if index.get(part)), None)
     if name not in _PIXELS or coder is not None:
         held = f" with a {coder}" if coder else ""
-        raise UnseenError(f"checkpoint {path} is a {name}{held}, whose network does not work on "
-                          f"pixels alone; give a {' or '.join(_PIXELS)} (Stable Diffusion 1 and 2 "
-                          "are for `generate` and its kind: docs/checkpoints.md)")
+        raise UnseenError(f"checkpoint {path} is a {name}{held}; give a {' or '.join(_PIXELS)}, "
+                          "whose networks work on pixels alone (Stable Diffusion 1 and 2 are for "
+                          "`generate` and its kind: docs/checkpoints.md)")
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:

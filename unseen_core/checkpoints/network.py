@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from diffusers.models.upsampling import Upsample2D
 from safetensors.torch import load_file
 from torch import Tensor
 
-from unseen_core.errors import UnseenError
+from unseen_core.errors import UnseenError, did_you_mean, first_line
 from unseen_core.types import Condition
 
 __all__ = ["CONFIG", "HEADS", "LABEL", "POOLED", "SCHEDULER", "WEIGHTS", "build_network",
@@ -48,7 +47,7 @@ def load_network(folder: Path) -> UNet2DModel:
             raise ValueError(f"{CONFIG} is not a JSON object")
         state = load_file(folder / WEIGHTS)
     except Exception as error:  # of JSON, of safetensors, or of the disk
-        raise UnseenError(f"checkpoint {folder} cannot be loaded: {_first_line(error)}") from error
+        raise UnseenError(f"checkpoint {folder} cannot be loaded: {first_line(error)}") from error
     try:
         return build_network(config, state)
     except UnseenError as error:
@@ -94,7 +93,7 @@ def empty_network(config: Mapping[str, object]) -> UNet2DModel:
             network = UNet2DModel.from_config(
                 {key: value for key, value in config.items() if key not in _OWN})
     except Exception as error:  # see load_network
-        raise UnseenError(f"its configuration is no UNet2DModel's: {_first_line(error)}") from error
+        raise UnseenError(f"its configuration is no UNet2DModel's: {first_line(error)}") from error
     network.register_to_config(**own)
     _check_config(network)
     if HEADS in own:
@@ -158,9 +157,8 @@ def _check_keys(config: Mapping[str, object]) -> None:
                           "UNet2DModel")
     for key, value in config.items():
         if key not in _KNOWN and not key.startswith("_") and value is not None:
-            near = get_close_matches(key, _KNOWN, 1)
-            raise UnseenError(f"its configuration has {key}, which UNet2DModel does not know" + (
-                f"; did you mean {near[0]}?" if near else "; remove it if it changes nothing"))
+            hint = did_you_mean(key, _KNOWN) or "; remove it if it changes nothing"
+            raise UnseenError(f"its configuration has {key}, which UNet2DModel does not know{hint}")
 
 
 def _check_config(network: UNet2DModel) -> None:
@@ -181,8 +179,3 @@ def _check_config(network: UNet2DModel) -> None:
     if config.out_channels not in (config.in_channels, 2 * config.in_channels):
         raise UnseenError(f"the network predicts {config.out_channels} channels for images of "
                           f"{config.in_channels}; give one that predicts noise")
-
-
-def _first_line(error: Exception) -> str:
-    """Return the first line of what a library says."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -10,8 +10,9 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import nn
 
-from unseen_core.basics.schedule import Schedule, load_schedule
-from unseen_core.errors import UnseenError
+from unseen_core.basics.schedule import Schedule
+from unseen_core.basics.scheduler_config import load_schedule
+from unseen_core.errors import UnseenError, first_line
 
 __all__ = ["INDEX", "Parts", "load_encoder", "load_parts", "pipeline_files"]
 
@@ -119,7 +120,8 @@ def load_encoder(folder: Path) -> StableDiffusionPipeline:
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     except Exception as error:  # building from foreign values fails in any way it likes
-        raise UnseenError(f"{folder / 'tokenizer'} cannot be loaded: {_first(error)}") from error
+        said = first_line(error)
+        raise UnseenError(f"{folder / 'tokenizer'} cannot be loaded: {said}") from error
     return _pipeline(encoder, tokenizer)
 
 
@@ -146,7 +148,7 @@ def _load(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True,
             variant="fp16" if half else None, **precision)
     except Exception as error:  # building from foreign values fails in any way it likes
-        raise UnseenError(f"{folder} cannot be loaded: {_first(error)}") from error
+        raise UnseenError(f"{folder} cannot be loaded: {first_line(error)}") from error
     if missing := sorted(info["missing_keys"]):
         raise UnseenError(f"{folder} lacks the weights {missing[0]!r}; fetch it again")
     return network
@@ -189,8 +191,3 @@ def _read_object(file: Path) -> dict[str, object]:
     if not isinstance(content, dict):
         raise UnseenError(f"{file} is no JSON object; give {_FAMILY}")
     return content
-
-
-def _first(error: Exception) -> str:
-    """Return the first line of what a library says."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -9,7 +9,8 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from unseen_core.basics.schedule import Schedule, load_schedule
+from unseen_core.basics.schedule import Schedule
+from unseen_core.basics.scheduler_config import load_schedule
 from unseen_core.checkpoints.network import LABEL, check_label, load_network
 from unseen_core.errors import UnseenError
 from unseen_core.types import Condition, Level

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unseen_core.basics.images import with_channels
-from unseen_core.errors import UnseenError
+from unseen_core.errors import UnseenError, first_line
 from unseen_core.judging import EXTRACTORS
 from unseen_core.store import file_hash
 from unseen_core.types import FeatureExtractor
@@ -137,7 +137,7 @@ class Inception:
         except (RuntimeError, AttributeError) as error:
             raise UnseenError(
                 f"{path}: not clean-fid's Inception archive "
-                f"({str(error).splitlines()[0]}); fetch it again"
+                f"({first_line(error)}); fetch it again"
             ) from error
         self._network = network.to(device).eval()
         self._resize = build_resizer("clean")
@@ -180,7 +180,7 @@ class SqueezeNet:
         except Exception as error:  # reading a foreign file fails in any way it likes
             raise UnseenError(
                 f"{path}: not a state dict of torchvision's squeezenet1_0 "
-                f"({str(error).splitlines()[0]}); give another file"
+                f"({first_line(error)}); give another file"
             ) from error
         self._features: nn.Module = network.features.to(device).eval().requires_grad_(False)
         self._device = device

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unseen_core.basics.images import with_channels
-from unseen_core.errors import UnseenError
+from unseen_core.errors import UnseenError, first_line
 
 __all__ = ["FeaturesImagenet", "SqueezeFeatures", "calibrated"]
 
@@ -108,7 +108,7 @@ class FeaturesImagenet:
         except FileNotFoundError as error:
             raise UnseenError(f"{file}: no such file; {fix}") from error
         except (OSError, KeyError, RuntimeError, SafetensorError) as error:
-            text = str(error).splitlines()[0]
+            text = first_line(error)
             raise UnseenError(f"{file}: not the weights of this extractor ({text}); {fix}") \
                 from error
         return cls(network, mean, scale, device)

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.lib import format as npy
 
-from unseen_core.basics.images import resize, scaled
+from unseen_core.basics.decoding import scaled
+from unseen_core.basics.images import resize
 from unseen_core.errors import UnseenError
 from unseen_core.sources import reading
 from unseen_core.sources.base import SourceConfig, SourceImages, printable, source

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unseen_core.basics.images import decode, pages
+from unseen_core.basics.decoding import decode, pages
 from unseen_core.errors import UnseenError
 from unseen_core.sources.base import SourceConfig, SourceImages
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from unseen_core.errors import UnseenError
+from unseen_core.errors import UnseenError, first_line
 from unseen_core.sources.base import SourceConfig, SourceImages, printable, source
 from unseen_core.sources.gather import Found, collect
 from unseen_core.sources.reading import LICENCE
@@ -57,7 +57,7 @@ def _rows(config: SourceConfig, where: str, scratch: str) -> Iterator[Found]:
     except UnseenError:
         raise
     except Exception as error:  # of the hub, its cache, the network, file systems and formats
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UnseenError(f"{where}: cannot be read from row {row} on ({reason})") from error
 
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
-from unseen_core.errors import UnseenError
+from unseen_core.errors import UnseenError, first_line
 from unseen_core.sources import reading
 from unseen_core.sources.base import SourceConfig, SourceImages, printable, source
 from unseen_core.sources.gather import Found, collect, decoded
@@ -92,10 +92,9 @@ def _archive(config: SourceConfig, path: Path, title: str, count: int) -> Iterat
                 if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
                     raise tarfile.ReadError("a header is damaged")
     except _DAMAGE as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         where = f"domain {config.domain}: {config.path}"
         inner = f", {title}" if count > 1 else ""
-        message = f"{where}{inner} is not a readable tar archive after {last} ({reason})"
+        message = f"{where}{inner} is not a readable tar archive after {last} ({first_line(error)})"
         raise UnseenError(message) from error
 
 

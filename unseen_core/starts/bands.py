@@ -11,7 +11,7 @@ from unseen_core.errors import UnseenError
 from unseen_core.laws.frequency import dct, idct, low_mask
 from unseen_core.laws.geometry import shell_lengths
 from unseen_core.laws.references import References
-from unseen_core.starts.parents import Parents, check_eta, dirichlet, keep_inside
+from unseen_core.starts.parents import Parents, check_eta, dirichlet, fewest_parents, keep_inside
 from unseen_core.starts.protocol import BLEND, StartContext, StartSampler, StartStates
 
 __all__ = ["Bands"]
@@ -78,6 +78,11 @@ class Bands(StartSampler):
                 raise UnseenError(f"{name} {getattr(self, name)!r} is not known; use one of "
                                   f"{', '.join(known)}")
         check_eta(self.eta)
+
+    @property
+    def fewest(self) -> int:  # type: ignore[override]
+        """The parents of both bands, and the first one's neighbours beside it."""
+        return fewest_parents(self.coarse + self.fine, self.near)
 
     def draw(self, context: StartContext, streams: Streams) -> StartStates:
         """Return blends, parents in the order coarse, fine.

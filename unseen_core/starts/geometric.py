@@ -10,7 +10,7 @@ from unseen_core.basics.rng import Streams
 from unseen_core.errors import UnseenError
 from unseen_core.laws.geometry import shell_lengths
 from unseen_core.laws.windows import check_window
-from unseen_core.starts.parents import Parents, check_eta, dirichlet, keep_inside
+from unseen_core.starts.parents import Parents, check_eta, dirichlet, fewest_parents, keep_inside
 from unseen_core.starts.protocol import (
     BLEND,
     CORRECTED,
@@ -75,6 +75,11 @@ class Geometric(StartSampler):
                               f"at least {self.parents - 1}")
         check_window(self.window)
         check_eta(self.eta)
+
+    @property
+    def fewest(self) -> int:  # type: ignore[override]
+        """Those of a blend: its parents, and the first one's neighbours beside it."""
+        return fewest_parents(self.parents, self.near) if self.selectable else 1
 
     @property
     def selectable(self) -> bool:

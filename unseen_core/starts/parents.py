@@ -12,7 +12,7 @@ from unseen_core.errors import UnseenError
 from unseen_core.laws.geometry import STATISTICS
 from unseen_core.starts.protocol import StartContext, StartStates
 
-__all__ = ["Parents", "check_eta", "dirichlet", "keep_inside", "numbered"]
+__all__ = ["Parents", "check_eta", "dirichlet", "fewest_parents", "keep_inside", "numbered"]
 
 
 def check_eta(eta: float) -> None:
@@ -23,6 +23,11 @@ def check_eta(eta: float) -> None:
     """
     if not 0 <= eta <= 1:
         raise UnseenError(f"eta {eta} is out of range; use 0 to 1")
+
+
+def fewest_parents(parents: int, near: int) -> int:
+    """Return how many references `Parents` need: all parents, or the first and its neighbours."""
+    return parents if near == 0 or parents == 1 else max(parents, near + 1)
 
 
 def numbered(streams: Streams, count: int, name: str) -> Tensor:

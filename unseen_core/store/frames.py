@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from unseen_core.errors import UnseenError
+from unseen_core.errors import UnseenError, first_line
 from unseen_core.store.atomic import write_with
 
 __all__ = ["read_frame", "write_frame"]
@@ -24,7 +24,7 @@ def write_frame(path: Path, frame: pd.DataFrame) -> None:
     try:
         table = pa.Table.from_pandas(frame, preserve_index=False)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        raise UnseenError(f"{path}: {_line(error)}; give each column one type") from error
+        raise UnseenError(f"{path}: {first_line(error)}; give each column one type") from error
     # The pandas block in the metadata names library versions and adds nothing to the content.
     table = table.replace_schema_metadata(None)
 
@@ -48,9 +48,4 @@ def read_frame(path: Path) -> pd.DataFrame:
     except FileNotFoundError as error:
         raise UnseenError(f"{path}: no such file; run the stage that writes it") from error
     except (pa.ArrowException, OSError) as error:
-        raise UnseenError(f"{path}: damaged ({_line(error)}); rerun its stage") from error
-
-
-def _line(error: Exception) -> str:
-    """Return the first line of an error's text."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UnseenError(f"{path}: damaged ({first_line(error)}); rerun its stage") from error

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unseen_core.basics.images import to_float, to_uint8
 from unseen_core.basics.rng import Streams
-from unseen_core.basics.schedule import load_schedule
+from unseen_core.basics.scheduler_config import load_schedule
 from unseen_core.checkpoints.network import CONFIG, LABEL, SCHEDULER, WEIGHTS, load_network
 from unseen_core.diffusion.denoiser import UNetEps
 from unseen_core.diffusion.transport import denoise
