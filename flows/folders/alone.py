@@ -23,16 +23,14 @@ from flows.running.resume import scratch
 from flows.running.run import Run
 from flows.settings.params import Params
 from unseen_core.basics.device import pick_device
-from unseen_core.basics.images import encode_png, png_bytes, to_float, to_uint8
+from unseen_core.basics.images import encode_png, png_bytes, to_uint8
 from unseen_core.basics.rng import Streams
 from unseen_core.basics.sheets import sheet
 from unseen_core.diffusion.batch import naming_memory
-from unseen_core.diffusion.transport import ancestral, denoise
 from unseen_core.errors import UnseenError
 from unseen_core.laws.gaussian import Gaussian
 from unseen_core.laws.geometry import STATISTICS, Envelope
-from unseen_core.laws.references import References
-from unseen_core.starts import StartContext, StartSampler, StartStates
+from unseen_core.starts import StartContext, StartSampler, StartStates, denoise_starts
 from unseen_core.store import read_tensors, save_tensors, write_bytes
 
 __all__ = ["generate_alone"]
@@ -89,12 +87,9 @@ def generate_alone(run: Run, asked: Request, params: Params) -> dict[str, object
         streams = partial(Streams, asked.seed, ids=part.ids)
         starts = _starts(sampler, tuned, context, streams(purpose="generate/starts"))
         with naming_memory("denoise.batch", len(part.ids)):
-            x = starts.x.to(device)
-            if starts.eta > 0 and level > 0:
-                down = ancestral(opened.network, x, grid, eta=starts.eta,
-                                 streams=streams(purpose="generate/denoise"))
-            else:
-                down = denoise(opened.network, x, grid, method=method)
+            down = denoise_starts(sampler, opened.network, starts.rows(slice(None), device),
+                                  grid, images=context.clean, method=method,
+                                  streams=streams(purpose="generate/denoise"))
             images = to_uint8(opened.codec.decode(down).cpu()).contiguous()
         work.add(part.file, lambda path: save_tensors(
             path, {"images": images, "parents": starts.parents}))
@@ -139,8 +134,7 @@ class _Part:
 
 def _context(opened: Opened, level: int, images: torch.Tensor) -> StartContext:
     """Return what a sampler sees that needs clean images alone; no geometry is measured."""
-    clean = References.of(torch.cat([opened.codec.encode(to_float(part))
-                                     for part in images.split(opened.batch)]))
+    clean = opened.states_of(images)
     free = torch.full((len(STATISTICS),), torch.inf, dtype=torch.float64)
     return StartContext(opened.network.schedule, level, clean, {}, Envelope(-free, free, 1.0),
                         images=clean)

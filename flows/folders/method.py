@@ -19,7 +19,7 @@ from flows.settings.cells import Cell
 from flows.settings.params import Params
 from unseen_core.basics.images import to_float, to_uint8
 from unseen_core.basics.rng import Streams
-from unseen_core.diffusion.transport import Method, ancestral, denoise, invert
+from unseen_core.diffusion.transport import Method, invert
 from unseen_core.errors import UnseenError
 from unseen_core.judging.features import extract
 from unseen_core.judging.novelty import nearest
@@ -28,7 +28,7 @@ from unseen_core.laws.blends import fit_law
 from unseen_core.laws.geometry import Envelope, StateJudge
 from unseen_core.laws.references import References
 from unseen_core.sources import SourceImages
-from unseen_core.starts import StartContext, StartSampler
+from unseen_core.starts import StartContext, StartSampler, denoise_starts
 from unseen_core.store import Scratch, read_tensors, save_tensors
 from unseen_core.types import FeatureExtractor
 
@@ -89,6 +89,11 @@ class UnseenMethod:
     def features(self) -> Tensor:
         """Features of the images, (N, d)."""
         return extract(self.extractor, self.source.images)
+
+    @cached_property
+    def clean(self) -> References:
+        """The images as states of the network."""
+        return self.opened.states_of(self.source.images)
 
     @cached_property
     def apart(self) -> Tensor:
@@ -160,17 +165,16 @@ class UnseenMethod:
             ids: A name for each image; its random numbers depend on it and the seed alone.
         """
         streams = Streams(self.seed, f"generate/{purpose}", list(ids))
-        starts = self.samplers[cell.sampler].draw(self._context(cell), streams)
-        levels, network = self.grid[: self.grid.index(cell.level) + 1], self.opened.network
+        sampler = self.samplers[cell.sampler]
+        starts = sampler.draw(self._context(cell), streams)
+        fresh = Streams(self.seed, f"generate/{purpose}/denoise", list(ids))
+        levels = self.grid[: self.grid.index(cell.level) + 1]
         made = []
         for first in range(0, len(ids), self.opened.batch):
             rows = slice(first, first + self.opened.batch)
-            x = starts.x[rows].to(self.device)
-            if starts.eta > 0:
-                noise = Streams(self.seed, f"generate/{purpose}/denoise", list(ids)[rows])
-                down = ancestral(network, x, levels, eta=starts.eta, streams=noise)
-            else:
-                down = denoise(network, x, levels, method=self.method)
+            down = denoise_starts(sampler, self.opened.network, starts.rows(rows, self.device),
+                                  levels, images=self.clean, streams=fresh[rows],
+                                  method=self.method)
             made.append(to_uint8(self.opened.codec.decode(down).cpu()))
         return {"images": torch.cat(made).contiguous(), "parents": starts.parents.contiguous(),
                 "proposed": torch.tensor(starts.proposed)}
@@ -205,9 +209,8 @@ class UnseenMethod:
         envelope = Envelope.calibrate(judge, order, coverage=self.params.fit.coverage)
         kind = self.samplers[cell.sampler].prior
         priors = {} if kind is None else {kind: fit_law(references, kind=kind)}
-        clean = References.of(self.opened.codec.encode(to_float(self.source.images)))
         return StartContext(self.opened.network.schedule, cell.level, references, priors, envelope,
-                            self.params.fit.neighbours, clean)
+                            self.params.fit.neighbours, self.clean)
 
     def _try(self, run: Run, cell: Cell, count: int) -> tuple[Tensor, Tensor] | None:
         """Return features and parents of trial images; None where no start state is found."""

@@ -1,8 +1,14 @@
 """A frozen network with what belongs to it; light to import, unlike the network itself."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
+from unseen_core.basics.images import to_float
+from unseen_core.laws.references import References
 from unseen_core.types import Codec
 
 if TYPE_CHECKING:  # diffusers takes seconds to import
@@ -33,3 +39,12 @@ class Opened:
     size: int
     channels: int
     batch: int
+
+    def states_of(self, images: Tensor) -> References:
+        """Return clean images, uint8 (n, c, h, w), as states; encoded when first asked for."""
+        @cache
+        def states() -> Tensor:
+            return torch.cat([self.codec.encode(to_float(part).to(self.network.device)).cpu()
+                              for part in images.split(self.batch)])
+
+        return References(len(images), self.network.shape, lambda rows: states()[rows])

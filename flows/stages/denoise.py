@@ -24,9 +24,8 @@ from unseen_core.basics.sheets import pair_sheet
 from unseen_core.basics.states import StartStates
 from unseen_core.diffusion.batch import naming_memory
 from unseen_core.diffusion.denoiser import UNetEps
-from unseen_core.diffusion.transport import ancestral
-from unseen_core.diffusion.transport import denoise as carry_down
 from unseen_core.judging.novelty import nearest_pictures
+from unseen_core.starts import build_sampler, denoise_starts
 from unseen_core.store import (
     read_pictures,
     read_tensors,
@@ -76,6 +75,8 @@ def denoise(run: Run, *, model: str, domain: str) -> dict[str, object]:
                          batch=params.denoise.batch)
     network, batch = opened.network, opened.batch
     fit_images = with_channels(fit_images, opened.channels)
+    samplers = {row.cell: build_sampler(row.cell.sampler, row.settings) for row in drawn}
+    clean = opened.states_of(fit_images)
     grid = grid_of(network, params)
     tuned = {row.cell: row.network for row in drawn if row.network}
     folders = {cell: PATHS.finetuned(model, domain) / name for cell, name in tuned.items()}
@@ -97,21 +98,17 @@ def denoise(run: Run, *, model: str, domain: str) -> dict[str, object]:
         return network.schedule.grid(params.solver.steps, cell.level,
                                      spacing=params.solver.spacing)
 
-    def carry(eps: UNetEps, levels: tuple[int, ...], states: StartStates, purpose: str,
+    def carry(eps: UNetEps, levels: tuple[int, ...], cell: Cell, states: StartStates,
               ids: list[str]) -> torch.Tensor:
-        streams = Streams(params.seed, purpose, ids)
+        streams = Streams(params.seed, f"{domain}/{cell.key}/denoise", ids)
         images = []
         for i in range(0, len(ids), batch):
-            x = states.x[i : i + batch]
-            if states.level == 0:
-                down = x  # images: level 0 is pixel space
-            elif states.eta > 0:
-                rows = streams[i : i + batch]
-                down = opened.codec.decode(
-                    ancestral(eps, x.to(device), levels, eta=states.eta, streams=rows))
-            else:
-                down = opened.codec.decode(
-                    carry_down(eps, x.to(device), levels, method=params.solver.method))
+            rows = slice(i, i + batch)
+            down = denoise_starts(samplers[cell], eps, states.rows(rows, device), levels,
+                                  images=clean, streams=streams[rows],
+                                  method=params.solver.method)
+            if cell.level > 0:  # level 0 is pixel space
+                down = opened.codec.decode(down)
             images.append(to_uint8(down.cpu()))
         return torch.cat(images)
 
@@ -125,8 +122,7 @@ def denoise(run: Run, *, model: str, domain: str) -> dict[str, object]:
         eps, levels = network_of(part.cell), levels_of(part.cell)
         began = perf_counter()
         with naming_memory("denoise.batch", batch):
-            images = carry(eps, levels, states, f"{domain}/{part.cell.key}/denoise",
-                           ids_of(part.cell, part.rows))
+            images = carry(eps, levels, part.cell, states, ids_of(part.cell, part.rows))
         seconds = torch.tensor(perf_counter() - began, dtype=torch.float64)
         work.add(f"{part.key}.safetensors", lambda path: save_tensors(
             path, {"images": images, "parents": states.parents, "seconds": seconds}))

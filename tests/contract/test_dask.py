@@ -93,7 +93,8 @@ def spread(made, tmp_path, monkeypatch, server, hosts):
         return lambda *a, **k: here.append(a) or true(*a, **k)
 
     monkeypatch.setattr("flows.stages.invert.carry_up", counted(flows.stages.invert.carry_up))
-    monkeypatch.setattr("flows.stages.denoise.carry_down", counted(flows.stages.denoise.carry_down))
+    monkeypatch.setattr("flows.stages.denoise.denoise_starts",
+                        counted(flows.stages.denoise.denoise_starts))
     return here
 
 

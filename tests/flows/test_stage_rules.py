@@ -86,7 +86,7 @@ def test_results_do_not_depend_on_an_interruption(done, stage, folder, patterns,
     parts = {file: file.stat().st_mtime_ns for file in scratch.rglob("*.sha256")}
     assert parts and not out.exists()
     seen = []
-    monkeypatch.setattr(f"{MODULES[stage]}.carry_{'up' if stage == 'invert' else 'down'}",
+    monkeypatch.setattr(f"{MODULES[stage]}.{'carry_up' if stage == 'invert' else 'denoise_starts'}",
                         _counting(stage, seen))
     run_stages([stage])
     assert [contents(out, pattern) for pattern in patterns] == before
@@ -106,13 +106,17 @@ def _counting(stage, seen):
     import flows.stages.denoise
     import flows.stages.invert
 
-    real = flows.stages.invert.carry_up if stage == "invert" else flows.stages.denoise.carry_down
+    up, down = flows.stages.invert.carry_up, flows.stages.denoise.denoise_starts
 
-    def carry(network, x, grid, **settings):
+    def carry_up(network, x, grid, **settings):
         seen.append(len(x))
-        return real(network, x, grid, **settings)
+        return up(network, x, grid, **settings)
 
-    return carry
+    def denoise_starts(sampler, network, starts, levels, **settings):
+        seen.append(len(starts.x) if starts.level > 0 else 0)
+        return down(sampler, network, starts, levels, **settings)
+
+    return carry_up if stage == "invert" else denoise_starts
 
 
 def wants(stage):

@@ -1,7 +1,7 @@
 """What samplers hand to the solver: start states, and where they come from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -34,6 +34,10 @@ class StartStates:
     def acceptance(self) -> float:
         """Start states per candidate."""
         return len(self.x) / max(self.proposed, 1)
+
+    def rows(self, rows: slice, device: str = "cpu") -> "StartStates":
+        """Return some of the states, on a device; ``proposed`` and ``passed`` stay those of all."""
+        return replace(self, x=self.x[rows].to(device), parents=self.parents[rows].to(device))
 
     @classmethod
     def untested(cls, x: Tensor, level: int, parents: Tensor | None = None) -> "StartStates":

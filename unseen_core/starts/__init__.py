@@ -6,17 +6,19 @@ from dataclasses import fields
 from unseen_core.errors import UnseenError
 from unseen_core.starts.bands import Bands
 from unseen_core.starts.baseline import Noise, Reconstruction
+from unseen_core.starts.crdi import Crdi
+from unseen_core.starts.denoising import denoise_starts
 from unseen_core.starts.geometric import Geometric
 from unseen_core.starts.leak import Boomerang, SignalLeak
-from unseen_core.starts.local import LocalScore
+from unseen_core.starts.local_score import LocalScore
 from unseen_core.starts.prior import Prior, StyleNoise
 from unseen_core.starts.protocol import StartContext, StartSampler, StartStates
 from unseen_core.starts.slerp import Slerp, slerp
 from unseen_core.starts.teleport import Teleport
 
-__all__ = ["STARTS", "Bands", "Boomerang", "Geometric", "LocalScore", "Noise", "Prior",
+__all__ = ["STARTS", "Bands", "Boomerang", "Crdi", "Geometric", "LocalScore", "Noise", "Prior",
            "Reconstruction", "SignalLeak", "Slerp", "StartContext", "StartSampler", "StartStates",
-           "StyleNoise", "Teleport", "build_sampler", "slerp"]
+           "StyleNoise", "Teleport", "build_sampler", "denoise_starts", "slerp"]
 
 STARTS: Mapping[str, type[StartSampler]] = {
     kind.name: kind for kind in StartSampler.__subclasses__()}

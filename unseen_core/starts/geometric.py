@@ -1,5 +1,6 @@
 """Draws that have the measured geometry of the domain: this project's own sampler."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -7,8 +8,10 @@ import torch
 from torch import Tensor
 
 from unseen_core.basics.rng import Streams
+from unseen_core.diffusion.local_score import GuidedEps, LocalEps
 from unseen_core.errors import UnseenError
 from unseen_core.laws.geometry import shell_lengths
+from unseen_core.laws.references import References
 from unseen_core.laws.windows import check_window
 from unseen_core.starts.parents import Parents, check_eta, dirichlet, fewest_parents, keep_inside
 from unseen_core.starts.protocol import (
@@ -19,6 +22,7 @@ from unseen_core.starts.protocol import (
     StartSampler,
     StartStates,
 )
+from unseen_core.types import EpsModel, Level
 
 __all__ = ["Geometric"]
 
@@ -33,6 +37,10 @@ class Geometric(StartSampler):
     candidate is drawn. Candidates are drawn, moved and tested in coordinates (``Span``), and
     only those kept are made in full; proposals ``diagonal`` and ``dct``, whose variance differs
     from pixel to pixel, have no such coordinates and are drawn in full.
+
+    A blend of images shows them laid over each other. With ``guide`` w > 0 the network's noise is
+    mixed with that of the local score of the blend's own parents, (1 - w) eps + w eps_local:
+    where the parents differ, each place goes to the likelier one (``LocalEps``).
 
     ``proposal: isotropic-reference, shell: false, window: v1`` is the first release of the
     reference implementation.
@@ -50,6 +58,7 @@ class Geometric(StartSampler):
             the references, ``"v1-published"``, ``"v2-published"`` for its own model at 256 x 256.
         trials: Candidates per start state before giving up, >= 1.
         eta: Share of fresh noise while denoising, 0..1.
+        guide: Weight of the parents' local score while denoising, 0..1; of blends alone.
     """
 
     name: ClassVar[str] = "geometric"
@@ -63,6 +72,7 @@ class Geometric(StartSampler):
     window: str = "envelope"
     trials: int = 2000
     eta: float = 0.0
+    guide: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -75,6 +85,11 @@ class Geometric(StartSampler):
                               f"at least {self.parents - 1}")
         check_window(self.window)
         check_eta(self.eta)
+        if not 0 <= self.guide <= 1:
+            raise UnseenError(f"guide {self.guide} is out of range; use 0 to 1")
+        if self.guide > 0 and self.proposal != "blend":
+            raise UnseenError(f"guide {self.guide}: draws of {self.proposal} have no parents whose "
+                              "local score could guide; use proposal: blend, or guide: 0")
 
     @property
     def fewest(self) -> int:  # type: ignore[override]
@@ -135,3 +150,15 @@ class Geometric(StartSampler):
             states, made_of = propose(streams)
             kept = StartStates.untested(states, context.level, made_of)
         return replace(kept, x=context.lift(span, kept.x, streams), eta=self.eta)
+
+    def guided(
+        self, network: EpsModel, starts: StartStates, images: References,
+        levels: Sequence[Level], streams: Streams,
+    ) -> EpsModel:
+        """Return the network, guided by the local score of each state's parents."""
+        if self.guide == 0:
+            return network
+        parents = images.rows(starts.parents.flatten()).to(starts.x)
+        own = parents.reshape(*starts.parents.shape, *network.shape)
+        whole = max(5, (max(network.shape[1:]) - 1) | 1)  # at high noise a patch as the image
+        return GuidedEps(network, LocalEps(network.schedule, own, 5, whole), self.guide)

@@ -1,7 +1,7 @@
 """What a start-state sampler sees and what it returns."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Literal
@@ -12,6 +12,7 @@ from torch import Tensor
 from unseen_core.basics.rng import Streams
 from unseen_core.basics.schedule import Schedule
 from unseen_core.basics.states import StartStates
+from unseen_core.diffusion.transport import Method
 from unseen_core.errors import UnseenError
 from unseen_core.laws.blends import Law
 from unseen_core.laws.gaussian import Gaussian
@@ -19,7 +20,7 @@ from unseen_core.laws.geometry import Envelope, StateJudge
 from unseen_core.laws.references import References
 from unseen_core.laws.span import Span, Whole, coordinates_of
 from unseen_core.laws.windows import reference_window
-from unseen_core.types import Level
+from unseen_core.types import EpsModel, Level
 
 __all__ = ["BLEND", "CORRECTED", "GAUSSIAN", "KEEPS", "Needs", "StartContext", "StartSampler",
            "StartStates"]
@@ -165,6 +166,7 @@ class StartSampler(ABC):
         control: Whether its images are a measuring stick and no new images of the domain, so
             that it is never called the best: the seen domain, copies, or a start that must fail.
         summarised: Whether the summary shows its closest level beside the best cell.
+        method: The solver that its denoising needs; None: any.
     """
 
     name: ClassVar[str]
@@ -175,6 +177,7 @@ class StartSampler(ABC):
     repeats: ClassVar[bool] = False
     control: ClassVar[bool] = False
     summarised: ClassVar[bool] = False
+    method: ClassVar[Method | None] = None
 
     @property
     def selectable(self) -> bool:
@@ -205,3 +208,18 @@ class StartSampler(ABC):
     def draw(self, context: StartContext, streams: Streams) -> StartStates:
         """Return ``len(streams)`` start states; row i depends on stream i alone."""
         ...
+
+    def guided(
+        self, network: EpsModel, starts: StartStates, images: References,
+        levels: Sequence[Level], streams: Streams,
+    ) -> EpsModel:
+        """Return the network as it is to denoise start states: itself, if nothing guides it.
+
+        Args:
+            network: The frozen network.
+            starts: As `draw` returned them, or some of their rows.
+            images: The clean fit images, as states of the network.
+            levels: The increasing grid from 0 that is read downwards.
+            streams: For denoising, one per row.
+        """
+        return network

@@ -5,11 +5,11 @@ import torch
 from draws import normal
 
 from unseen_core.basics.rng import Streams
+from unseen_core.diffusion.local_score import LocalEps, _summed
 from unseen_core.diffusion.oracle import MixtureEps
 from unseen_core.errors import UnseenError
 from unseen_core.laws.references import References
 from unseen_core.starts import LocalScore, StartContext, build_sampler
-from unseen_core.starts.local import LocalEps, _summed
 
 SHAPE = (2, 6, 6)
 

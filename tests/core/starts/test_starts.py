@@ -17,6 +17,7 @@ from unseen_core.starts import (
     STARTS,
     Bands,
     Boomerang,
+    Crdi,
     Geometric,
     LocalScore,
     Noise,
@@ -140,6 +141,14 @@ def boomerang_row(world) -> None:
     assert_law(starts.x.flatten(1).double(), noised.mean, dense(noised), share=1 / SAMPLES)
 
 
+def crdi_row(world) -> None:
+    """Noised images, each drawn at random."""
+    starts = Crdi().draw(world.context, world.streams(SAMPLES))
+    law = Gaussian.fit(world.images.flatten(1), kind="empirical")
+    noised = law.at(world.context.schedule, world.context.level)
+    assert_law(starts.x.flatten(1).double(), noised.mean, dense(noised), share=1 / SAMPLES)
+
+
 def teleport_row(world) -> None:
     """Images of the network's own law, whatever the references are."""
     starts = Teleport().draw(world.context, world.streams(SAMPLES))
@@ -173,6 +182,7 @@ ROWS: dict[str, Callable[..., None]] = {
     "bands": bands_row,
     "signal-leak": leak_row,
     "boomerang": boomerang_row,
+    "crdi": crdi_row,
     "teleport": teleport_row,
     "style-noise": style_noise_row,
     "local-score": local_row,

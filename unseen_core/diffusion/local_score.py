@@ -1,27 +1,27 @@
-"""Images made by the local score of the fit images, in closed form and without a network."""
+"""The local score of a set of images, in closed form, and a network guided by it.
+
+A guided network's noise is (1 - w) eps(x, level) + w eps_local(x, level): the network's own score
+and that of the images, mixed (Kamb & Ganguli, arXiv 2412.20292, for the second one).
+"""
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from unseen_core.basics.rng import Streams
 from unseen_core.basics.schedule import Schedule
-from unseen_core.diffusion.transport import integrate
 from unseen_core.errors import UnseenError
-from unseen_core.starts.protocol import Needs, StartContext, StartSampler, StartStates
-from unseen_core.types import Level
+from unseen_core.types import EpsModel, Level
 
-__all__ = ["LocalEps", "LocalScore"]
+__all__ = ["GuidedEps", "LocalEps"]
 
 _AT_ONCE = 2**24  # numbers: states x images x pixels
 
 
 @dataclass(frozen=True, eq=False)
 class LocalEps:
-    """Noise prediction by the local score of a set of images; an ``EpsModel`` like a network.
+    """Noise prediction by the local score of images; an ``EpsModel`` like a network.
 
     Each pixel of the clean image is guessed from the patch about it (Kamb & Ganguli,
     arXiv 2412.20292, the local score machine): the mean of that pixel over all images, weighted by
@@ -35,7 +35,8 @@ class LocalEps:
 
     Attributes:
         schedule: The noise schedule.
-        images: Floating (n, c, h, w) in [-1, 1].
+        images: Clean states, floating: (n, c, h, w), or (b, n, c, h, w) with images of its own
+            for each of b states.
         fine, coarse: Sides of the patch, in pixels, 1 <= fine <= coarse.
 
     Raises:
@@ -44,8 +45,8 @@ class LocalEps:
 
     schedule: Schedule
     images: Tensor
-    fine: int
-    coarse: int
+    fine: int = 5
+    coarse: int = 31
     _energies: dict[int, Tensor] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -56,7 +57,7 @@ class LocalEps:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Shape (c, h, w) of a state."""
-        c, h, w = self.images.shape[1:]
+        c, h, w = self.images.shape[-3:]
         return c, h, w
 
     def side(self, level: Level) -> int:
@@ -70,17 +71,35 @@ class LocalEps:
         level = max(level, 1)
         a, s = self.schedule.a(level).item(), self.schedule.s(level).item()
         side, y = self.side(level), self.images.to(x)
+        y = y if y.ndim == 5 else y[None]
         if side not in self._energies:
-            self._energies[side] = _summed(y.square().sum(1)[None], side)[0]
-        step = max(1, _AT_ONCE // (len(y) * y[0, 0].numel()))
+            self._energies[side] = _summed(y.square().sum(2), side)
+        energies = self._energies[side].to(x)
+        step = max(1, _AT_ONCE // y[0, :, 0].numel())
         guesses = []
-        for part in x.split(step):
+        for first in range(0, len(x), step):
+            part = x[first : first + step]
+            of, energy = ((each[first : first + step] for each in (y, energies)) if len(y) > 1
+                          else (y, energies))
             # |x - a y|² without |x|², which is the same for every image.
-            likeness = _summed(torch.einsum("bchw,nchw->bnhw", part, y), side)
-            weight = (a * likeness - a**2 / 2 * self._energies[side].to(x)) / s**2
-            weight = weight.softmax(1)
-            guesses.append(torch.einsum("bnhw,nchw->bchw", weight, y))
+            likeness = _summed(_like(part, of), side)
+            weight = ((a * likeness - a**2 / 2 * energy) / s**2).softmax(1)
+            guesses.append(_mean(weight, of))
         return (x - a * torch.cat(guesses)) / s
+
+
+def _like(x: Tensor, y: Tensor) -> Tensor:
+    """Return products over channels of states (b, c, h, w) with images (b or 1, n, c, h, w)."""
+    if len(y) == 1:
+        return torch.einsum("bchw,nchw->bnhw", x, y[0])
+    return (x[:, None] * y).sum(2)
+
+
+def _mean(weight: Tensor, y: Tensor) -> Tensor:
+    """Return means, weighted by (b, n, h, w), of images (b or 1, n, c, h, w)."""
+    if len(y) == 1:
+        return torch.einsum("bnhw,nchw->bchw", weight, y[0])
+    return (weight[:, :, None] * y).sum(1)
 
 
 def _summed(x: Tensor, side: int) -> Tensor:
@@ -99,40 +118,30 @@ def _near(size: int, side: int) -> Tensor:
     return (place[:, None] - place).abs() <= side // 2
 
 
-@dataclass(frozen=True)
-class LocalScore(StartSampler):
-    """Noise carried from the last level to the mixing level by `LocalEps` of the clean fit images.
-
-    At level 0, in pixel space, the images are finished without any network: the model-free rival
-    at high novelty. At a mixing level the frozen network finishes them. Every fit image has a
-    part in every draw, so `select`, which compares with images that have none, cannot judge it.
+@dataclass(frozen=True, eq=False)
+class GuidedEps:
+    """A network whose noise is drawn towards that of another model of images.
 
     Attributes:
-        fine, coarse: Sides of the patches, see `LocalEps`. Larger ones give images that are
-            closer to the domain and less new.
-        calls: Steps from the last level down to level 0, at least 2.
+        network: The frozen network.
+        other: Of the same schedule and shape.
+        weight: w in (1 - w) eps_network + w eps_other, 0..1.
     """
 
-    name: ClassVar[str] = "local-score"
-    needs: ClassVar[Needs] = "images"
-    label: ClassVar[str] = "local score of the fit images"
-    fine: int = 5
-    coarse: int = 31
-    calls: int = 30
+    network: EpsModel
+    other: EpsModel
+    weight: float
 
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if not 1 <= self.fine <= self.coarse or self.calls < 2:
-            raise UnseenError(f"fine {self.fine}, coarse {self.coarse}, calls {self.calls}: use "
-                              "1 <= fine <= coarse, and at least 2 calls")
+    @property
+    def schedule(self) -> Schedule:
+        """The network's noise schedule."""
+        return self.network.schedule
 
-    def draw(self, context: StartContext, streams: Streams) -> StartStates:
-        """Return the states that noise has become at the mixing level."""
-        images = context.clean.rows(list(range(context.clean.count))).float()
-        model = LocalEps(context.schedule, images, self.fine, self.coarse)
-        top, level = context.schedule.top, context.level
-        through = [level] if 0 < level < top else []
-        levels = context.schedule.grid(max(self.calls, 2 + len(through)), top, through=through)
-        down = levels[levels.index(level):][::-1]
-        x = streams.normal(*context.shape).float()
-        return StartStates.untested(integrate(model, x, down) if len(down) > 1 else x, level)
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (c, h, w) of a state."""
+        return self.network.shape
+
+    def __call__(self, x: Tensor, level: Level) -> Tensor:
+        """Return the noise in states ``x`` (b, c, h, w) at ``level``, same shape."""
+        return (1 - self.weight) * self.network(x, level) + self.weight * self.other(x, level)
