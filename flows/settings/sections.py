@@ -223,7 +223,6 @@ class Pretrain(Section):
     learning_rate: Annotated[float, Field(gt=0)]
     warmup: Count
     ema: Annotated[float, Field(gt=0, lt=1)]
-    grey: Annotated[float, Field(ge=0, le=1)]
     channels: list[Count] = Field(min_length=2)
     start: str | None
     seed: int

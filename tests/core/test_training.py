@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DModel
 from torch import Tensor
 
 from unseen_core.errors import UnseenError
@@ -15,7 +14,7 @@ from unseen_core.sources.shapes import _CHUNK, _shape, draw_shapes
 from unseen_core.training import denoiser as training
 from unseen_core.training.denoiser import DenoiserConfig, build_network, train_denoiser
 
-TINY = DenoiserConfig(steps=8, batch=4, learning_rate=2e-3, warmup=2, ema=0.9, grey=0.0,
+TINY = DenoiserConfig(steps=8, batch=4, learning_rate=2e-3, warmup=2, ema=0.9,
                       channels=(16, 32), seed=3)
 
 
@@ -75,23 +74,6 @@ def test_every_kind_of_shape_occurs() -> None:
     triangle = ~hollow & ~disc & (corners > 0.2)
     counts = [int(kind.sum()) for kind in (hollow, disc, triangle, ~(hollow | disc | triangle))]
     assert min(counts) > 75, counts  # a quarter of 400 each
-
-
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_a_share_of_the_images_is_shown_in_grey(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
-) -> None:
-    shown: list[bool] = []
-    loss = training._loss
-
-    def watch(network: UNet2DModel, x: Tensor, *more: object) -> Tensor:
-        shown.extend((one == one[:1]).all().item() for one in x)
-        return loss(network, x, *more)
-
-    monkeypatch.setattr(training, "_loss", watch)
-    train(tmp_path / "a.pt", replace(TINY, grey=share, batch=10))
-    assert len(shown) == 80
-    assert sum(shown) in {0.0: [0], 0.5: range(20, 61), 1.0: [80]}[share]
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(

@@ -22,10 +22,8 @@ class DenoiserConfig:
     """What fixes a trained network, apart from its images.
 
     ``steps`` optimiser steps of ``batch`` images; learning rate warmed up over ``warmup``
-    steps, then cosine to a hundredth. ``ema`` is the decay of the moving average. ``grey`` is the
-    share of images, 0..1, that are shown without their colours: a network that is to carry grey
-    images must have learnt that such images exist. ``channels`` are the widths of the U-Net, from
-    full resolution down.
+    steps, then cosine to a hundredth. ``ema`` is the decay of the moving average. ``channels``
+    are the widths of the U-Net, from full resolution down.
     """
 
     steps: int
@@ -33,7 +31,6 @@ class DenoiserConfig:
     learning_rate: float
     warmup: int
     ema: float
-    grey: float
     channels: tuple[int, ...]
     seed: int
 
@@ -117,9 +114,6 @@ def train_denoiser(
         x = data[rows].to(device).float() / 127.5 - 1
         x = torch.where(torch.rand(len(x), 1, 1, 1, generator=generator).to(device) < 0.5,
                         x.flip(-1), x)
-        if config.grey > 0:
-            without = torch.rand(len(x), 1, 1, 1, generator=generator).to(device) < config.grey
-            x = torch.where(without, x.mean(1, keepdim=True), x)
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * _rate(step, config)
         loss = _loss(network, x.contiguous(memory_format=layout), alpha_bar, generator)
