@@ -31,7 +31,8 @@ def twins(params: Params) -> dict[str, str]:
     free = {name: s.settings() for name, s in params.samplers.items() if s.space == "pixels"}
     found = {}
     for name, sampler in params.samplers.items():
-        mine = {key: value for key, value in sampler.settings().items() if key != "eta"}
+        mine = {key: value for key, value in sampler.settings().items()
+                if key not in ("eta", "guide")}
         equal = [other for other, settings in free.items() if settings == mine]
         if sampler.space == "latents" and equal:
             found[name] = equal[0]

@@ -1,4 +1,4 @@
-"""What every benchmark records about where it ran, and how it writes its result."""
+"""What benchmarks share: where they ran, how they write a result, what a sampler sees."""
 
 import json
 import os
@@ -7,8 +7,16 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-__all__ = ["RESULTS", "circumstances", "write_result"]
+from unseen_core.basics.rng import Streams
+from unseen_core.basics.schedule import Schedule
+from unseen_core.laws.geometry import Envelope, StateJudge
+from unseen_core.laws.references import References
+from unseen_core.starts import StartContext
+from unseen_core.types import Level
+
+__all__ = ["RESULTS", "circumstances", "context_of", "write_result"]
 
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("torch", "diffusers", "numpy")
@@ -30,3 +38,12 @@ def write_result(path: Path, content: dict[str, object]) -> None:
     """Write a result as JSON; its folder is made where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+
+
+def context_of(states: Tensor, level: Level, schedule: Schedule) -> StartContext:
+    """Return what a sampler sees of states at a level."""
+    references = References.of(states)
+    order = Streams(0, "benchmarks/envelope", [str(i) for i in range(len(states))])
+    envelope = Envelope.calibrate(StateJudge.of(references, neighbours=10),
+                                  order.choose(len(states), len(states)))
+    return StartContext(schedule, level, references, {}, envelope)

@@ -15,13 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from common import RESULTS, circumstances, write_result
+from common import RESULTS, circumstances, context_of, write_result
 from torch import Tensor
 
 from flows.settings.paths import PATHS
 from unseen_core.basics.images import to_float, to_uint8, with_channels
 from unseen_core.basics.rng import Streams
-from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.denoiser import UNetEps, load_model
 from unseen_core.diffusion.transport import denoise, invert
 from unseen_core.judging.audit import audit
@@ -29,8 +28,6 @@ from unseen_core.judging.extractors import load_extractor
 from unseen_core.judging.features import extract
 from unseen_core.judging.metrics import kernel_distance
 from unseen_core.judging.novelty import novelty
-from unseen_core.laws.geometry import Envelope, StateJudge
-from unseen_core.laws.references import References
 from unseen_core.starts import Geometric, LocalScore, StartContext, StartSampler
 from unseen_core.store import read_pictures
 
@@ -79,26 +76,17 @@ def _cells(
         return sampler.draw(context, Streams(0, purpose, ids)).x
 
     yield "fit images", fit
-    clean = _context(to_float(fit), 0, next(iter(models.values())).schedule)
+    clean = context_of(to_float(fit), 0, next(iter(models.values())).schedule)
     yield "local score", to_uint8(draw(LocalScore(), clean))
     for kind, sampler in BLENDS.items():
         yield f"pixels, {kind}", to_uint8(draw(sampler, clean))
     for name, model in models.items():
         for level, calls in CALLS.items():
             grid = model.schedule.grid(calls, level)
-            latents = _context(invert(model, to_float(fit), grid), level, model.schedule)
+            latents = context_of(invert(model, to_float(fit), grid), level, model.schedule)
             for kind, sampler in BLENDS.items():
                 states = draw(sampler, latents)
                 yield f"{name}, {kind}, {level}", to_uint8(denoise(model, states, grid))
-
-
-def _context(states: Tensor, level: int, schedule: Schedule) -> StartContext:
-    """Return what a sampler sees of states at a level."""
-    references = References.of(states)
-    order = Streams(0, "networks/envelope", [str(i) for i in range(len(states))])
-    envelope = Envelope.calibrate(StateJudge.of(references, neighbours=10),
-                                  order.choose(len(states), len(states)))
-    return StartContext(schedule, level, references, {}, envelope)
 
 
 if __name__ == "__main__":
