@@ -1,7 +1,7 @@
 """Bring the last run into the documents: the tables of README.md and docs/results.md, two pictures.
 
 A table is found by its first cells, and everything around it stays. Figures come from
-data/report and from what `python benchmarks/claims.py` wrote, which run before.
+data/report and from what benchmarks/claims.py and guidance.py wrote, which run before.
 """
 
 import json
@@ -30,10 +30,11 @@ def rewrite(root: Path = ROOT) -> dict[Path, str]:
     comparison, choice = (root / "data/report/summary.md").read_text("utf-8").split("\n\n")[:2]
     table = pd.read_csv(root / "data/report/compare.csv")
     paired = _paired(json.loads(claims.read_text("utf-8"))["pairs"], table)
+    guided = json.loads((root / "benchmarks/results/guidance.json").read_text("utf-8"))["rows"]
     readme, results = root / "README.md", root / "docs/results.md"
     return {
         readme: _replaced(readme, _short(comparison)),
-        results: _replaced(results, comparison, choice, paired),
+        results: _replaced(results, comparison, choice, paired, _guided(guided)),
     }
 
 
@@ -88,6 +89,17 @@ def _paired(pairs: Mapping[str, dict], table: pd.DataFrame) -> str:
                          f"{more['low_of_all']:.3f} to {more['high_of_all']:.3f}"])
     return _lines(["domain", "frozen cell", "novelty", "without a network", "novelty",
                    "paired difference", "all at once"], rows)
+
+
+def _guided(rows: list[dict]) -> str:
+    """Return the table of what guides best: distance, novelty and copies, a column a domain."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        found.setdefault((row["blend"], row["guided by"]), []).append(
+            f"{row['distance']:.2f}, {row['novelty']:.2f}, {row['copies']:.2f}")
+    domains = list(dict.fromkeys(row["domain"] for row in rows))
+    return _lines(["blend of", "guided by", *domains],
+                  [[*names, *cells] for names, cells in found.items()])
 
 
 def _interval(value: float, low: float, high: float) -> str:
