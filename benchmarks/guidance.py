@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from common import RESULTS, circumstances, context_of, write_result
+from common import RESULTS, circumstances, context_of, images_of, write_result
 from torch import Tensor
 
 from flows.settings.paths import PATHS
-from unseen_core.basics.images import to_float, to_uint8, with_channels
+from unseen_core.basics.images import to_float, to_uint8
 from unseen_core.basics.rng import Streams
 from unseen_core.diffusion.denoiser import load_model
+from unseen_core.diffusion.guided import GuidedEps
 from unseen_core.diffusion.local_score import LocalEps
 from unseen_core.diffusion.transport import denoise, invert
 from unseen_core.judging.audit import audit
@@ -31,7 +32,6 @@ from unseen_core.judging.judges import GhostJudge, halves
 from unseen_core.judging.metrics import kernel_distance
 from unseen_core.judging.novelty import novelty
 from unseen_core.starts import Geometric
-from unseen_core.store import read_pictures
 from unseen_core.types import EpsModel, Level
 
 BLENDS = {"3 near, level 100": (100, 10, Geometric(parents=3, near=20, alpha=20.0)),
@@ -49,15 +49,15 @@ class Way:
     patches: tuple[int, int] = (5, 31)
 
 
-def below(sigma: float, weight: float) -> Weight:
-    """Return a weight that is full at low noise and 0 from ten times ``sigma`` / 3 on."""
-    return lambda noise: weight * min(max(1 - math.log10(noise / sigma * 3), 0.0), 1.0)
+def low_noise(weight: float) -> Weight:
+    """Return a weight that is full up to sigma = 0.1 and falls to 0 at sigma = 1."""
+    return lambda sigma: weight * min(max(-math.log10(sigma), 0.0), 1.0)
 
 
-def above(sigma: float, weight: float) -> Weight:
-    """Return what `below` leaves."""
-    low = below(sigma, weight)
-    return lambda noise: weight - low(noise)
+def high_noise(weight: float) -> Weight:
+    """Return what `low_noise` leaves."""
+    low = low_noise(weight)
+    return lambda sigma: weight - low(sigma)
 
 
 WAYS: Mapping[str, Way] = {
@@ -65,30 +65,19 @@ WAYS: Mapping[str, Way] = {
     **{f"its parents, w = {w}": Way(lambda _, w=w: w) for w in (0.1, 0.2, 0.4, 1.0)},
     **{f"all fit images, w = {w}": Way(lambda _, w=w: w, everyone=True) for w in (0.1, 0.2, 0.4)},
     "its parents, w = 0.2, patches of 3 to 11": Way(lambda _: 0.2, patches=(3, 11)),
-    "its parents, w = 0.3 at low noise": Way(below(0.3, 0.3)),
-    "its parents, w = 0.3 at high noise": Way(above(0.3, 0.3)),
+    "its parents, w = 0.3 at low noise": Way(low_noise(0.3)),
+    "its parents, w = 0.3 at high noise": Way(high_noise(0.3)),
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Guided:
-    """A network and a local score, mixed by a weight that may change with the noise."""
+def guided(network: EpsModel, local: LocalEps, weight: Weight) -> GuidedEps:
+    """Return the network, its noise mixed with the local score's by a weight."""
 
-    network: EpsModel
-    local: LocalEps
-    weight: Weight
+    def change(eps: Tensor, x: Tensor, level: Level) -> Tensor:
+        w = weight(network.schedule.sigma(max(level, 1)).item())
+        return eps if w == 0 else (1 - w) * eps + w * local(x, level)
 
-    def __post_init__(self) -> None:
-        """Take schedule and shape from the network."""
-        object.__setattr__(self, "schedule", self.network.schedule)
-        object.__setattr__(self, "shape", self.network.shape)
-
-    def __call__(self, x: Tensor, level: Level) -> Tensor:
-        """Return the noise in states ``x`` at ``level``."""
-        w = self.weight(self.network.schedule.sigma(max(level, 1)).item())
-        if w == 0:
-            return self.network(x, level)
-        return (1 - w) * self.network(x, level) + w * self.local(x, level)
+    return GuidedEps(network, change)
 
 
 def main() -> None:
@@ -103,8 +92,7 @@ def main() -> None:
     ids = [f"{i:05d}" for i in range(options.count)]
     rows: list[dict[str, object]] = []
     for domain in options.domains:
-        fit, held_out = (with_channels(read_pictures(PATHS.domain(domain) / f"{side}.parquet")[0],
-                                       3) for side in ("fit", "held_out"))
+        fit, held_out = images_of(domain)
         clean, seen, real = to_float(fit), extract(judge, fit), extract(judge, held_out)
         first, _ = halves(real)
         ghosts = GhostJudge.of(fit, held_out, 0)
@@ -115,8 +103,7 @@ def main() -> None:
             for name, way in WAYS.items():
                 whose = clean if way.everyone else clean[starts.parents]
                 local = LocalEps(network.schedule, whose, *way.patches)
-                model = Guided(network, local, way.weight)
-                images = to_uint8(denoise(model, starts.x, grid))
+                images = to_uint8(denoise(guided(network, local, way.weight), starts.x, grid))
                 made = extract(judge, images)
                 distance, near = kernel_distance(made, first), audit(made, seen, real).summary()
                 row = {"domain": domain, "blend": blend, "guided by": name,

@@ -15,11 +15,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from common import RESULTS, circumstances, context_of, write_result
+from common import RESULTS, circumstances, context_of, images_of, write_result
 from torch import Tensor
 
 from flows.settings.paths import PATHS
-from unseen_core.basics.images import to_float, to_uint8, with_channels
+from unseen_core.basics.images import to_float, to_uint8
 from unseen_core.basics.rng import Streams
 from unseen_core.diffusion.denoiser import UNetEps, load_model
 from unseen_core.diffusion.transport import denoise, invert
@@ -29,7 +29,6 @@ from unseen_core.judging.features import extract
 from unseen_core.judging.metrics import kernel_distance
 from unseen_core.judging.novelty import novelty
 from unseen_core.starts import Geometric, LocalScore, StartContext, StartSampler
-from unseen_core.store import read_pictures
 
 NETWORKS = ("shapes32", "natural32")
 CALLS = {100: 10, 300: 15, 500: 20}
@@ -49,8 +48,7 @@ def main() -> None:
     ids = [f"{i:05d}" for i in range(options.count)]
     found: dict[str, list[dict[str, object]]] = {}
     for domain in options.domains:
-        fit, held_out = (with_channels(read_pictures(PATHS.domain(domain) / f"{side}.parquet")[0],
-                                       3) for side in ("fit", "held_out"))
+        fit, held_out = images_of(domain)
         seen, real, found[domain] = extract(judge, fit), extract(judge, held_out), []
         for name, images in _cells(models, fit, f"networks/{domain}", ids):
             made = extract(judge, images)

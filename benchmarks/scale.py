@@ -47,7 +47,7 @@ def measure(unet: UNet2DModel, device: str, precision: Precision, steps: int,
             images: int) -> dict[str, object]:
     """Return seconds per image and call of both directions, peak memory, and projected hours."""
     schedule = read_schedule({"num_train_timesteps": 1000, "beta_start": 1e-4,
-                                     "beta_end": 0.02, "beta_schedule": "linear"})
+                              "beta_end": 0.02, "beta_schedule": "linear"})
     model = UNetEps(unet, schedule, device=device, precision=precision)
     cuda = device.startswith("cuda")
     batch = probe_batch(model, device) if cuda else images

@@ -49,8 +49,12 @@ def generate_alone(run: Run, asked: Request, params: Params) -> dict[str, object
         UnseenError: If the request is unusable; nothing is then written.
     """
     out = Path(asked.out)
-    method = asked.method or (params.solver.method if asked.guidance == 1 else "ddim")
     sampler = sampler_of(asked)
+    method = asked.method or sampler.method or (
+        params.solver.method if asked.guidance == 1 else "ddim")
+    if sampler.method not in (None, method):
+        raise UnseenError(f"--sampler {asked.sampler} is denoised by {sampler.method}; leave "
+                          "--method out")
     device = pick_device(params.compute.device)
     workers = share_cores(params, device)
     folder = None if asked.pipeline is None else Path(asked.pipeline)

@@ -103,6 +103,15 @@ def test_it_goes_on_where_it_stopped(project):
     assert kept == [True] and not scratch.exists()
 
 
+def test_a_manifest_names_the_solver_that_was_used(project, command):
+    words = ("generate", "pictures", "out", "--model", MODEL, "--sampler", "crdi", "--level", 300,
+             "--count", 2, "--steps", 4)
+    code, _, printed = command(*words, "--method", "ab2")
+    assert code == 2 and "--sampler crdi is denoised by ddim; leave --method out" in printed
+    assert command(*words)[0] == 0
+    assert pd.read_csv("out/manifest.csv")["method"].tolist() == ["ddim", "ddim"]
+
+
 def test_a_tuned_pipeline_starts_from_its_own_noise(project, command):
     index = Path("pipeline/model_index.json")
     checker = {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"]}

@@ -15,6 +15,7 @@ from workspace import MODEL, ROOT, contents, draw_pictures, isolate
 from flows.running.registry import find_stage
 from flows.running.run import DirectRun
 from unseen_core.basics.images import decode_png
+from unseen_core.sources import SourceConfig, load
 
 COUNT = 5
 
@@ -72,6 +73,21 @@ def test_what_repeats_the_images_gives_them_back_as_copies(project, command):
     assert [row["parents"] for row in manifest["files"]] == [
         [row["nearest"]] for row in manifest["files"]]
     assert images.float().std() > 10
+
+
+def test_parents_that_guide_alone_give_every_pixel(project, command):
+    """With guide=1 a pixel is a mean of its parents' there, whatever the network would make."""
+    given = load(SourceConfig("folder", "mine", path="jpegs", size=16))
+    place = {name: i for i, name in enumerate(given.files)}
+    inside = {}
+    for guide in (0.0, 1.0):
+        assert command("generate", "jpegs", f"out{guide}", "--count", COUNT, "--sampler",
+                       "geometric", "--level", 200, "--set", f"guide={guide}")[0] == 0
+        images, manifest = made(f"out{guide}")
+        parents = torch.stack([given.images[[place[name] for name in row["parents"]]]
+                               for row in manifest["files"]])
+        inside[guide] = ((images >= parents.amin(1)) & (images <= parents.amax(1))).float().mean()
+    assert inside[1.0] == 1.0 and inside[0.0] < 0.9
 
 
 def test_stopped_anywhere_it_goes_on_to_the_same_bytes(project):

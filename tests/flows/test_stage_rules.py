@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from ruamel.yaml import YAML
 from workspace import (
     CHAIN,
@@ -13,6 +14,7 @@ from workspace import (
     MODEL,
     OTHER,
     ROOT,
+    change,
     contents,
     fetch_all,
     run_everything,
@@ -24,7 +26,7 @@ from flows.running.code import is_code
 from flows.running.registry import MODULES, STAGES
 from flows.running.run import DirectRun
 from unseen_core.errors import UnseenError
-from unseen_core.store import read_frame
+from unseen_core.store import read_frame, read_pictures
 
 PLACE = Path(MODEL, DOMAIN)
 
@@ -93,6 +95,20 @@ def test_results_do_not_depend_on_an_interruption(done, stage, folder, patterns,
     assert not scratch.exists()
     # Two parts of three images, or both parts of a cell: the network did not see them again.
     assert sum(seen) == (8 - 2 * 3 if stage == "invert" else _latent_states(out) - (3 + 1))
+
+
+def test_parents_guide_the_network_in_the_pipeline(workspace):
+    """With guide: 1 every pixel lies between those of the image's own parents."""
+    change(workspace, "samplers", "geometric", "guide", to=1.0)
+    fetch_all()
+    run_stages(["invert", "fit", "sample", "denoise"])
+    given, frame = read_pictures(Path("data/source/domains", DOMAIN, "fit.parquet"))
+    place = {name: i for i, name in enumerate(frame["id"])}
+    for level in (100, 200):
+        images, made = read_pictures(Path("data/generated", PLACE, f"L0{level}-geometric.parquet"))
+        parents = torch.stack([given[[place[name] for name in row.split(",")]]
+                               for row in made["parents"]])
+        assert ((images >= parents.amin(1)) & (images <= parents.amax(1))).all()
 
 
 def _latent_states(folder):

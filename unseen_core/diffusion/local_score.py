@@ -1,8 +1,4 @@
-"""The local score of a set of images, in closed form, and a network guided by it.
-
-A guided network's noise is (1 - w) eps(x, level) + w eps_local(x, level): the network's own score
-and that of the images, mixed (Kamb & Ganguli, arXiv 2412.20292, for the second one).
-"""
+"""The local score of images in closed form (Kamb & Ganguli, arXiv 2412.20292): no network."""
 
 import math
 from dataclasses import dataclass, field
@@ -12,9 +8,9 @@ from torch import Tensor
 
 from unseen_core.basics.schedule import Schedule
 from unseen_core.errors import UnseenError
-from unseen_core.types import EpsModel, Level
+from unseen_core.types import Level
 
-__all__ = ["GuidedEps", "LocalEps"]
+__all__ = ["LocalEps"]
 
 _AT_ONCE = 2**24  # numbers: states x images x pixels
 
@@ -116,32 +112,3 @@ def _near(size: int, side: int) -> Tensor:
     """Return which of so many places lie within a window of this odd side about each other."""
     place = torch.arange(size)
     return (place[:, None] - place).abs() <= side // 2
-
-
-@dataclass(frozen=True, eq=False)
-class GuidedEps:
-    """A network whose noise is drawn towards that of another model of images.
-
-    Attributes:
-        network: The frozen network.
-        other: Of the same schedule and shape.
-        weight: w in (1 - w) eps_network + w eps_other, 0..1.
-    """
-
-    network: EpsModel
-    other: EpsModel
-    weight: float
-
-    @property
-    def schedule(self) -> Schedule:
-        """The network's noise schedule."""
-        return self.network.schedule
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Shape (c, h, w) of a state."""
-        return self.network.shape
-
-    def __call__(self, x: Tensor, level: Level) -> Tensor:
-        """Return the noise in states ``x`` (b, c, h, w) at ``level``, same shape."""
-        return (1 - self.weight) * self.network(x, level) + self.weight * self.other(x, level)

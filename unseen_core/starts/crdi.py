@@ -17,6 +17,7 @@ from torch import Tensor
 
 from unseen_core.basics.rng import Streams
 from unseen_core.basics.schedule import Schedule
+from unseen_core.diffusion.guided import GuidedEps
 from unseen_core.diffusion.transport import Method
 from unseen_core.errors import UnseenError
 from unseen_core.laws.references import References
@@ -28,6 +29,8 @@ __all__ = ["Crdi", "guidance_of"]
 _BATCH = 64
 _LAST = 0.25  # share of the start level below which nothing guides: steps 5 of 20 as published
 _SCALE = 2.0  # classifier_scale of the published code; it multiplies the perturbation, too
+# Guidance by what fixes it: every part of every cell of a level asks for the same.
+_KNOWN: WeakKeyDictionary[EpsModel, dict[tuple[object, ...], Tensor]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,13 @@ class Crdi(StartSampler):
             noise = streams.normal(*network.shape).to(picked)
             ease = self.relax * (level - last) / (starts.level - last)
             found[level] = picked + _SCALE * ease * noise
-        return _Guided(network, found)
+
+        def change(eps: Tensor, x: Tensor, level: Level) -> Tensor:
+            if level not in found:
+                return eps
+            return eps - network.schedule.s(level).item() * found[level].to(eps)
+
+        return GuidedEps(network, change)
 
 
 def guidance_of(
@@ -144,31 +153,3 @@ def _best(
     d = a_low * c - s_low * s
     rest = x - guess
     return (c * rest + d * (a_low * rest - s_low * eps)) / (c**2 + d**2)
-
-
-_KNOWN: WeakKeyDictionary[EpsModel, dict[tuple[object, ...], Tensor]] = WeakKeyDictionary()
-
-
-@dataclass(frozen=True, eq=False)
-class _Guided:
-    """A network and, at some levels, guidance for each of b states."""
-
-    network: EpsModel
-    guidance: Mapping[Level, Tensor]
-
-    @property
-    def schedule(self) -> Schedule:
-        """The network's noise schedule."""
-        return self.network.schedule
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Shape (c, h, w) of a state."""
-        return self.network.shape
-
-    def __call__(self, x: Tensor, level: Level) -> Tensor:
-        """Return the noise in states ``x`` (b, c, h, w) at ``level``, guided where it is."""
-        eps = self.network(x, level)
-        if level not in self.guidance:
-            return eps
-        return eps - self.schedule.s(level).item() * self.guidance[level].to(eps)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from unseen_core.basics.rng import Streams
-from unseen_core.diffusion.local_score import GuidedEps, LocalEps
+from unseen_core.diffusion.guided import GuidedEps
+from unseen_core.diffusion.local_score import LocalEps
 from unseen_core.errors import UnseenError
 from unseen_core.laws.geometry import shell_lengths
 from unseen_core.laws.references import References
@@ -161,4 +162,6 @@ class Geometric(StartSampler):
         parents = images.rows(starts.parents.flatten()).to(starts.x)
         own = parents.reshape(*starts.parents.shape, *network.shape)
         whole = max(5, (max(network.shape[1:]) - 1) | 1)  # at high noise a patch as the image
-        return GuidedEps(network, LocalEps(network.schedule, own, 5, whole), self.guide)
+        local = LocalEps(network.schedule, own, 5, whole)
+        return GuidedEps(network, lambda eps, x, level: (
+            (1 - self.guide) * eps + self.guide * local(x, level)))

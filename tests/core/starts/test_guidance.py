@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unseen_core.basics.rng import Streams
 from unseen_core.basics.schedule import Schedule
-from unseen_core.diffusion.local_score import GuidedEps, LocalEps
+from unseen_core.diffusion.local_score import LocalEps
 from unseen_core.diffusion.oracle import GaussianEps
 from unseen_core.diffusion.transport import ancestral, denoise, integrate
 from unseen_core.errors import UnseenError
@@ -61,7 +61,8 @@ def test_a_guided_network_pulls_by_the_closed_form(schedule: Schedule, weight: f
     ((v + sigma_l²) / (v + sigma_k²))^((1 - w)/2) (sigma_l / sigma_k)^w from level k to l.
     """
     y, high, low = images(1), 400, 20
-    model = GuidedEps(knowing(schedule, y), LocalEps(schedule, y, 99, 99), weight)
+    starts = StartStates.untested(images(2, 1), high, torch.zeros(2, 1, dtype=torch.int64))
+    model = Geometric(guide=weight).guided(knowing(schedule, y), starts, References.of(y), (), None)
     x = schedule.a(high) * y + images(2, 1)
     end = integrate(model, x, list(range(low, high + 1))[::-1])
     sigma, rest = schedule.sigma(high), schedule.sigma(low)
