@@ -124,7 +124,7 @@ def links(docs):
     found = set()
     for page in (docs / "findings.md", *(docs / "findings").glob("*.md")):
         found |= {(page.parent / name).resolve() for name in re.findall(
-            r"\]\(([^)]+)\)", page.read_text("utf-8")) if not name.startswith("https://")}
+            r"\]\(([^)]+)\)", page.read_text("utf-8")) if not name.startswith(("https://", "#"))}
     return found
 
 
@@ -136,7 +136,9 @@ def test_a_finished_run_has_its_pages(done):
     text = index.read_text("utf-8")
     made = load_evidence()
     wins = sum(rivals(made, case).outcome == "wins" for case in made.cases)
-    assert f"on **{wins} of 2 domains**" in text
+    assert f"on **{wins} of 2 domains**" in text.partition("\n## ")[0]  # what the page opens with
+    titles = {line[3:].lower().replace(" ", "-") for line in text.splitlines() if line[:3] == "## "}
+    assert {*re.findall(r"\(#([^)]+)\)", text)} <= titles
     claims = claims_of(docs)
     assert [*claims] == [*range(1, len(SECTIONS) + len(RELATED) + 1)]
     assert len(SECTIONS) == 12

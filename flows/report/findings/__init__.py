@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flows.report.findings.appendix import copy_pictures, regenerate, tried
 from flows.report.findings.evidence import Evidence, load_evidence
-from flows.report.findings.front import opening
+from flows.report.findings.front import comparison, opening
 from flows.report.findings.images import copies, farther, generates, selects
 from flows.report.findings.latents import apart, closed_form, geometry, normal
 from flows.report.findings.network import interpolates, reconstructs, tolerates, untouched
@@ -78,9 +78,12 @@ def _index(evidence: Evidence, claims: Sequence[tuple[str, Section]], cells: Seq
         "*Unseen Image Synthesis with Diffusion Models* ([arXiv 2310.09213]"
         "(https://arxiv.org/abs/2310.09213)), claim by claim, and the claims of four related "
         "works. Written by `python -m flows findings` from the artifacts of one run.\n",
+        f"{opening(seen)}\n\nBehind this stand [the two cells of each domain]"
+        "(#latents-against-what-needs-no-network), [every sampler at its closest level]"
+        f"({claims[SECTIONS.index(generates)][0]}) and [every cell](#everything-that-was-tried).\n",
         f"## Verdicts\n\n{_verdicts(claims[:own], 1)}\n\n{_READING}{analyses}\n",
         f"## The four related works\n\n{WORKS}\n\n{_verdicts(claims[own:], own + 1)}\n",
-        f"## Blends of latents against blends of pixels\n\n{opening(seen)}\n",
+        f"## Latents against what needs no network\n\n{comparison(seen)}\n",
         regenerate(evidence),
         f"## Everything that was tried\n\nAll {len(evidence.table)} rows of the comparison, "
         f"closest first, a page per model:\n\n{linked}\n"])

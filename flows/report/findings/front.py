@@ -8,7 +8,7 @@ from flows.report.findings.evidence import Evidence, place_of
 from flows.report.findings.text import DASH, listed, number, span, table
 from flows.report.findings.verdicts import ABSENT, Outcome, duel
 
-__all__ = ["Rivals", "opening", "rivals"]
+__all__ = ["Rivals", "comparison", "opening", "rivals"]
 
 _SAID = (
     "The best latent cell is the closest one in the target domain, new, and with no more copies "
@@ -63,11 +63,10 @@ def rivals(evidence: Evidence, case: str) -> Rivals:
 
 
 def opening(evidence: Evidence) -> str:
-    """Return a sentence per model, what it rests on, and the table behind it."""
-    lines, rows = [], []
+    """Return what the findings open with: a sentence per model on where it wins, ties or loses."""
+    lines = []
     for model in evidence.models:
-        found = {domain: rivals(evidence, case) for case in evidence.cases
-                 for name, _, domain in [case.partition("/")] if name == model}
+        found = _pairs(evidence, model)
         outcomes = {key: [domain for domain, pair in found.items() if pair.outcome == key]
                     for key in _WORDS}
         rest = "; ".join(f"{words} {listed(outcomes[key])}" for key, words in _WORDS.items()
@@ -78,16 +77,29 @@ def opening(evidence: Evidence) -> str:
             rest += (f". On {listed(newest)} no model-free cell is as new, and the newest one "
                      "stands in")
         haunted = any(pair.ghosts is not None for pair in found.values())
-        lines.append(f"With **{model}** the best cell made of latents lies below the model-free "
-                     f"front at equal novelty{', and with no more ghosts,' if haunted else ''} on "
+        lines.append(f"With **{model}** the best cell made of latents beats the closest one that "
+                     "needs no network and is as new"
+                     f"{', and has no more ghosts,' if haunted else ''} on "
                      f"**{len(outcomes['wins'])} of {len(found)} domains**: {rest}."
                      + (" Ghosts were not measured in this run." if not haunted else ""))
-        rows += [_line(evidence, f"{model}/{domain}", pair) for domain, pair in found.items()]
+    return "\n\n".join(lines)
+
+
+def comparison(evidence: Evidence) -> str:
+    """Return what the opening rests on: how the two cells were picked, the table, the picture."""
+    rows = [_line(evidence, f"{model}/{domain}", pair) for model in evidence.models
+            for domain, pair in _pairs(evidence, model).items()]
     head = ["cell", evidence.shown, "novelty", "ghosts"]
     shown = table(["", *(f"latent: {x}" for x in head), *(f"model-free: {x}" for x in head),
                    "the latent cell"], rows)
-    return "\n\n".join([*lines, _SAID, shown + evidence.picture(
-        "front", "Kernel distance against novelty, the model-free front dashed")])
+    return f"{_SAID}\n\n{shown}" + evidence.picture(
+        "front", "Kernel distance against novelty, the model-free front dashed")
+
+
+def _pairs(evidence: Evidence, model: str) -> dict[str, Rivals]:
+    """Return the two cells of each domain of a model."""
+    return {domain: rivals(evidence, case) for case in evidence.cases
+            for name, _, domain in [case.partition("/")] if name == model}
 
 
 def _line(evidence: Evidence, case: str, pair: Rivals) -> list[str]:
