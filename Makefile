@@ -16,7 +16,10 @@ test: env
 	@$(RUN) -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 bench: env
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(RUN) "$$script"; done
+	@set -e; for name in store gpu gaussian sampling solvers distances startup growth; do \
+	  echo "== $$name"; $(RUN) "benchmarks/$$name.py"; done
+	@$(RUN) benchmarks/memory.py --images 16 --count 16 --out benchmarks/results/shape.json
+	@$(RUN) docs/performance.py
 
 serve: env
 	@$(RUN) -m flows serve

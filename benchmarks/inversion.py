@@ -73,8 +73,9 @@ def relative(found: Tensor, wanted: Tensor) -> list[float]:
 
 
 @torch.inference_mode()
-def heun(model: UNetEps, images: Tensor, levels: tuple[int, ...]) -> dict[int, Tensor]:
-    """Return latents at LEVELS by Heun's rule in sigma; Euler next to the clean level."""
+def heun(model: UNetEps, images: Tensor, levels: tuple[int, ...],
+         wanted: tuple[int, ...] = LEVELS) -> dict[int, Tensor]:
+    """Return latents at some levels by Heun's rule in sigma; Euler next to the clean level."""
     y, kept = images.double(), {}
     for low, high in pairwise(levels):
         step = (model.schedule.sigma(high) - model.schedule.sigma(low)).item()
@@ -84,7 +85,7 @@ def heun(model: UNetEps, images: Tensor, levels: tuple[int, ...]) -> dict[int, T
         else:
             second = model((y + step * first) * model.schedule.a(high), high).double()
             y = y + step / 2 * (first + second)
-        if high in LEVELS:
+        if high in wanted:
             kept[high] = y * model.schedule.a(high)
     return kept
 

@@ -1,6 +1,7 @@
-"""Peak memory of every stage on 1,000 fit images of 3 x 256 x 256: is it below 6 GB?
+"""Time and peak memory of every stage on images of 3 x 256 x 256: are 1,000 of them below 6 GB?
 
     python benchmarks/memory.py [--images 1000] [--count 200]
+    python benchmarks/memory.py --images 16 --count 16   # the shape of the work, in minutes
 
 A project is made in a temporary folder: smooth random pictures, a narrow network of random
 weights, two solver steps. What a wide network takes depends on the batch and not on the set, so
@@ -19,6 +20,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 
@@ -32,7 +34,7 @@ from torch.nn import functional
 from flows.settings.sections import Section
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZE, LEVEL, HELD_OUT = 256, 100, 200
+LEVEL, HELD_OUT = 100, 200
 LIMIT = 6e9  # bytes
 MODEL, DOMAIN, SEEN = "narrow", "smooth", "seen"
 SAMPLERS = {
@@ -51,24 +53,25 @@ class Stage(Section):
     seconds: float
 
 
-def pictures(count: int, seed: int) -> np.ndarray:
-    """Return smooth random pictures, uint8 (count, 256, 256, 3)."""
+def pictures(count: int, size: int, seed: int) -> np.ndarray:
+    """Return smooth random pictures, uint8 (count, size, size, 3)."""
     generator = torch.Generator().manual_seed(seed)
-    found = np.empty((count, SIZE, SIZE, 3), np.uint8)
+    found = np.empty((count, size, size, 3), np.uint8)
     for i in range(count):
         grid = torch.rand(1, 3, 9, 9, generator=generator)
-        image = functional.interpolate(grid, (SIZE, SIZE), mode="bicubic", align_corners=True)
+        image = functional.interpolate(grid, (size, size), mode="bicubic", align_corners=True)
         found[i] = (image[0].permute(1, 2, 0).clamp(0, 1) * 255).to(torch.uint8).numpy()
     return found
 
 
-def make_project(folder: Path, images: int, count: int) -> None:
+def make_project(folder: Path, images: int, count: int, size: int = 256) -> None:
     """Write pictures, checkpoint and params.yaml."""
-    np.savez(folder / "fit.npz", images=pictures(images + HELD_OUT, 0))
-    np.savez(folder / "seen.npz", images=pictures(2 * HELD_OUT, 1))
+    held_out = min(images, HELD_OUT)
+    np.savez(folder / "fit.npz", images=pictures(images + held_out, size, 0))
+    np.savez(folder / "seen.npz", images=pictures(2 * held_out, size, 1))
     torch.manual_seed(0)
     network = UNet2DModel(
-        sample_size=SIZE, block_out_channels=(4, 8, 8), layers_per_block=1, norm_num_groups=4,
+        sample_size=size, block_out_channels=(4, 8, 8), layers_per_block=1, norm_num_groups=4,
         down_block_types=("DownBlock2D",) * 3, up_block_types=("UpBlock2D",) * 3,
         add_attention=False)
     DDPMPipeline(network, DDPMScheduler(clip_sample=False)).save_pretrained(folder / "checkpoint")
@@ -77,15 +80,16 @@ def make_project(folder: Path, images: int, count: int) -> None:
     params["levels"] = [LEVEL]
     params["models"] = {MODEL: {"path": "checkpoint", "seen": SEEN}}
     params["domains"] = {
-        DOMAIN: {"source": "npz", "path": "fit.npz", "fit": images, "held_out": HELD_OUT},
-        SEEN: {"source": "npz", "path": "seen.npz", "fit": HELD_OUT, "held_out": HELD_OUT}}
+        DOMAIN: {"source": "npz", "path": "fit.npz", "fit": images, "held_out": held_out},
+        SEEN: {"source": "npz", "path": "seen.npz", "fit": held_out, "held_out": held_out}}
     params["compute"]["device"] = "cpu"
-    params["images"]["size"] = SIZE
+    params["images"]["size"] = size
     params["solver"] |= {"method": "ddim", "steps": 2}
     params["invert"] |= {"batch": 10, "part_size": 50}
     params["fit"]["kinds"] = ["isotropic", "empirical", "shrunk", "diagonal"]
     params["sample"] = {"count": count, "part_size": 50}
-    params["samplers"] = SAMPLERS
+    near = min(SAMPLERS["geometric"]["near"], images // 2)
+    params["samplers"] = SAMPLERS | {"geometric": {**SAMPLERS["geometric"], "near": near}}
     params["denoise"] |= {"precision": "float32", "batch": 10}
     params["evaluate"]["extractors"] = {"projections": {}, "pixels": {}}
     params["analyze"] |= {"steps": [2], "images": 4, "etas": [0.0, 1.0], "paths": 2}
@@ -116,6 +120,18 @@ def measure(folder: Path, *words: str) -> Stage:
     return found
 
 
+def run_stages(folder: Path, stages: Sequence[str]) -> dict[str, Stage]:
+    """Fetch, invert the seen images, and run stages of the domain; return what each took."""
+    fetched = {
+        "fetch domain": measure(folder, "fetch", "--domain", DOMAIN),
+        "fetch seen": measure(folder, "fetch", "--domain", SEEN),
+        "fetch model": measure(folder, "fetch-model", "--model", MODEL),
+        "plan": measure(folder, "plan"),
+        "invert seen": measure(folder, "invert", "--model", MODEL)}
+    return fetched | {stage: measure(folder, stage, "--model", MODEL, "--domain", DOMAIN)
+                      for stage in stages}
+
+
 def main() -> None:
     """Run every stage on the project and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -123,23 +139,17 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--out", type=Path, default=RESULTS / "memory.json")
     given = parser.parse_args()
-    target = ("--model", MODEL, "--domain", DOMAIN)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_project(folder, given.images, given.count)
-        found = {
-            "fetch domain": measure(folder, "fetch", "--domain", DOMAIN),
-            "fetch seen": measure(folder, "fetch", "--domain", SEEN),
-            "fetch model": measure(folder, "fetch", "--model", MODEL),
-            "invert seen": measure(folder, "invert", "--model", MODEL),
-            **{stage: measure(folder, stage, *target) for stage in (
-                "invert", "fit", "sample", "denoise", "select", "evaluate", "analyze")}}
+        found = run_stages(folder, ("invert", "fit", "sample", "denoise", "select", "evaluate",
+                                    "analyze"))
         bytes_on_disk = {part.name: sum(file.stat().st_size for file in part.rglob("*")
                                         if file.is_file())
                          for part in sorted((folder / "data").iterdir())}
     peak = max(stage.peak_bytes for stage in found.values())
     write_result(given.out, {
-        "benchmark": "memory", **circumstances("cpu"), "images": given.images, "size": SIZE,
+        "benchmark": "memory", **circumstances("cpu"), "images": given.images, "size": 256,
         "count": given.count, "samplers": len(SAMPLERS), "limit_bytes": int(LIMIT),
         "peak_bytes": peak, "stages": {name: stage.model_dump() for name, stage in found.items()},
         "bytes_on_disk": bytes_on_disk})

@@ -150,6 +150,9 @@ def generate(
         help="Solver: dpm3m, dpm2m, ab2 or ddim; by default that of params.yaml, and ddim "
              "with --guidance above 1.")] = None,
     seed: Seed = 0,
+    percentile: Annotated[tuple[float, float] | None, typer.Option(
+        help="Percentiles of each file's values that are black and white, as 1 99: for FITS, "
+             "DICOM, NIfTI, floating point.")] = None,
 ) -> None:
     """Make new images of the domain of a folder of examples, with the model frozen."""
     from flows.dispatch import run_stage
@@ -161,7 +164,7 @@ def generate(
         settings=read_settings(settings or []), level=level, count=count, steps=steps, seed=seed,
         method=method, model=_first(model, pipeline),
         pipeline=None if pipeline is None else str(pipeline), prompt=prompt, negative=negative,
-        guidance=guidance)
+        guidance=guidance, percentile=percentile)
     _download_missing(request.model)
     made = run_stage("generate", {"request": request.model_dump_json(exclude_defaults=True)})
     typer.echo(f"{out}: {made['images']} images, sheet.png and manifest.json")

@@ -60,7 +60,8 @@ def generate_alone(run: Run, asked: Request, params: Params) -> dict[str, object
     folder = None if asked.pipeline is None else Path(asked.pipeline)
     opened = open_network(params, model=asked.model, pipeline=folder, prompt=asked.prompt,
                           negative=asked.negative, guidance=asked.guidance, device=device)
-    source = read_images(params, asked.images, opened.size, run, channels=opened.channels)
+    source = read_images(params, asked.images, opened.size, run, channels=opened.channels,
+                         percentile=asked.percentile)
     tuned = tuned_noise(asked)
     if tuned is None and len(source) < sampler.fewest:
         found = "one image" if len(source) == 1 else f"{len(source)} images"

@@ -49,7 +49,8 @@ def check_pipeline(folder: Path) -> None:
 
 
 def read_images(
-    params: Params, path: str, size: int, run: Run, *, channels: int = 3
+    params: Params, path: str, size: int, run: Run, *, channels: int = 3,
+    percentile: tuple[float, float] | None = None,
 ) -> SourceImages:
     """Return the images of a folder or zip as a network takes them, and warn of unusable files.
 
@@ -62,7 +63,8 @@ def read_images(
     try:
         source = load(SourceConfig(
             kind=kind, domain="images", path=path, crop=params.images.crop, size=size,
-            skip_bad=params.images.skip_bad, max_pixels=params.images.max_pixels))
+            skip_bad=params.images.skip_bad, max_pixels=params.images.max_pixels,
+            percentile=percentile))
     except UnseenError as error:
         raise UnseenError(str(error).removeprefix("domain images: ")) from None
     for name, reason in source.skipped:

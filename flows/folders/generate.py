@@ -61,9 +61,11 @@ def _by_method(run: Run, asked: Request, params: Params) -> dict[str, object]:
                      precision=precision)
         for precision in (params.invert.precision, params.denoise.precision))
     for cell in cells:
-        opened.network.schedule.check_level(cell.level, "--level")
+        if cell.level > 0 or asked.level is not None:  # else pixel space
+            opened.network.schedule.check_level(cell.level, "--level")
     grid = _grid(asked, params, opened.network.schedule, {cell.level for cell in cells})
-    source = read_images(params, asked.images, opened.size, run, channels=opened.channels)
+    source = read_images(params, asked.images, opened.size, run, channels=opened.channels,
+                         percentile=asked.percentile)
     if len(source) < FEWEST:
         raise UnseenError(f"{asked.images} has {len(source)} usable images; the method needs "
                           f"{FEWEST} or more")
@@ -132,6 +134,8 @@ def _grid(
 ) -> tuple[int, ...]:
     """Return the grid up to the highest candidate's level: the pipeline's own, cut there."""
     top = max(levels)
+    if top == 0:  # pixel space
+        return (0,)
     stop = top if asked.steps else max(top, *params.levels)
     whole = schedule.grid(asked.steps or params.solver.steps, stop, spacing=params.solver.spacing,
                           through=sorted(levels - {stop}))

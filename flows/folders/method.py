@@ -122,6 +122,8 @@ class UnseenMethod:
                    observe=observe)
             self.work.add(_latents(part), lambda path: save_tensors(path, kept))
 
+        if levels == {0}:  # the images themselves
+            return
         run.map(carry, self._parts, workers=workers,
                 name=lambda part: f"images carried up, {_latents(part)}")
 
@@ -200,9 +202,9 @@ class UnseenMethod:
 
     def _context(self, cell: Cell) -> StartContext:
         """Return what a sampler sees: the images at its level, and their geometry."""
-        found = [read_tensors(self.work.path(_latents(part)))[str(cell.level)]
-                 for part in self._parts]
-        references = References.of(torch.cat(found))
+        references = self.clean if cell.level == 0 else References.of(torch.cat([
+            read_tensors(self.work.path(_latents(part)))[str(cell.level)]
+            for part in self._parts]))
         judge = StateJudge.of(references, neighbours=self.params.fit.neighbours)
         streams = Streams(self.seed, f"generate/envelope/L{cell.level:04d}", self.source.ids)
         order = streams.choose(references.count, references.count)

@@ -30,8 +30,9 @@ class Request(Section):
     Attributes:
         images: Folder or zip of the examples.
         out: Folder to be made.
-        sampler: A sampler of params.yaml that needs latents, or one of ALONE, with ``settings``
-            as its fields; None: the choice of the images among those of params.yaml.
+        sampler: A sampler of params.yaml that needs latents, or pixels in their place, or one of
+            ALONE, with ``settings`` as its fields; None: the choice of the images among those of
+            params.yaml.
         level: Level of the start states, 0..T; None: T for noise and style noise, else the
             choice of the images among those of params.yaml.
         count: Images.
@@ -40,6 +41,7 @@ class Request(Section):
         seed: Of all random numbers.
         method: Solver; None: ``solver.method``, and ddim under guidance.
         model, pipeline, prompt, negative, guidance: See `open_network`.
+        percentile: Percentiles of each file that are black and white; None: by its type.
     """
 
     images: str
@@ -56,6 +58,7 @@ class Request(Section):
     prompt: str = ""
     negative: str = ""
     guidance: float = 1.0
+    percentile: tuple[float, float] | None = None
 
 
 def read_settings(pairs: Sequence[str]) -> dict[str, object]:
@@ -81,7 +84,8 @@ def candidates_of(
 ) -> tuple[dict[str, StartSampler], list[Cell]]:
     """Return the samplers that need latents, by name, and the levels and samplers to choose from.
 
-    Without a sampler they are those that stage ``select`` compares.
+    Without a sampler they are those that stage ``select`` compares. Level 0 is pixel space, where
+    the images stand for their latents and nothing is denoised.
 
     Raises:
         UnseenError: If the sampler is not known, a setting is wrong, or more than one level is
@@ -89,7 +93,7 @@ def candidates_of(
     """
     plan = Plan.of(params)
     built = {name: sampler for name, sampler in plan.built.items()
-             if params.samplers[name].space == "latents" and sampler.needs == "latents"}
+             if sampler.needs == "latents"}
     if asked.settings and asked.sampler is None:
         raise UnseenError("--set belongs to a sampler; name it with --sampler")
     if asked.sampler is None:
@@ -101,7 +105,11 @@ def candidates_of(
     else:
         raise UnseenError(f"--sampler {asked.sampler} is not known; use one of "
                           f"{', '.join([*built, *ALONE])}")
-    if asked.level is not None:
+    if any(cell.level == 0 for cell in cells):
+        if asked.level is not None or asked.pipeline is not None:
+            raise UnseenError(f"--sampler {asked.sampler} works on pixels, without a network; "
+                              "leave --level and --pipeline out")
+    elif asked.level is not None:
         cells = [Cell(asked.level, name) for name in dict.fromkeys(c.sampler for c in cells)]
     if len(cells) > 1 and not all(built[cell.sampler].selectable for cell in cells):
         levels = ", ".join(str(cell.level) for cell in cells)

@@ -101,6 +101,8 @@ class Domain(Section):
     split: str | None = None
     hub: str | None = None
     range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    percentile: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    asinh: bool = False
 
 
 class Images(Section):
@@ -110,6 +112,7 @@ class Images(Section):
     crop: bool
     skip_bad: bool
     max_pixels: Annotated[int, Field(ge=64)]
+    near_copies: Annotated[float, Field(ge=0, lt=1)]
 
 
 class Solver(Section):

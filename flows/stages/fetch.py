@@ -11,6 +11,7 @@ from flows.running.run import Run
 from flows.settings.params import Params, load_params
 from flows.settings.paths import PATHS
 from unseen_core.sources import SourceConfig, SourceImages, content_hash, load, split
+from unseen_core.sources.near_copies import grouped
 from unseen_core.store import write_json, write_pictures
 
 __all__ = ["fetch", "source_of"]
@@ -36,6 +37,9 @@ def source_of(params: Params, domain: str) -> SourceConfig:
         size=params.images.size, seed=params.seed, limit=section.limit, column=section.column,
         label=section.label, split=section.split, hub=section.hub,
         range=None if section.range is None else (section.range[0], section.range[1]),
+        percentile=(None if section.percentile is None
+                    else (section.percentile[0], section.percentile[1])),
+        asinh=section.asinh,
     )
 
 
@@ -49,6 +53,13 @@ def _fetch(params: Params, domain: str, run: Run) -> dict[str, object]:
         run.log.warning("domains.%s: skipped %s: %s", domain, name, reason)
     for note in source.notes:
         run.log.warning("domains.%s: %s", domain, note)
+    source, copies = grouped(source, params.images.near_copies)
+    if len(copies):
+        one, other = ((source.files or source.ids)[row] for row in copies[0].tolist())
+        run.log.warning(
+            "domains.%s: %d of %d images are near copies of others, such as %s and %s; they stay "
+            "together on one side of the split (images.near_copies)", domain,
+            len(copies.unique()), len(source), one, other)
     sides = split(source, fit=section.fit, held_out=section.held_out, seed=params.seed,
                   pool=section.pool)
     out = PATHS.domain(domain)
@@ -58,6 +69,9 @@ def _fetch(params: Params, domain: str, run: Run) -> dict[str, object]:
     for name in ("fit", "held_out", "rest"):
         rows = getattr(sides, name)
         counts[name] = len(rows)
+        if len(rows) < getattr(section, name, 0):
+            run.log.warning("domains.%s: %s has %d images of the %d asked for, since groups stay "
+                            "whole", domain, name, len(rows), getattr(section, name))
         if len(rows):
             images = source.images[rows]
             hashes[name] = content_hash(images)
@@ -65,6 +79,9 @@ def _fetch(params: Params, domain: str, run: Run) -> dict[str, object]:
     write_json(out / "report.json", {
         "domain": domain, "source": section.source, "origin": source.origin,
         "licence": source.licence, "counts": counts, "content": hashes,
+        "near_copies": len(copies.unique()),
+        "stretch": {key: value for key in ("range", "percentile", "asinh")
+                    if (value := getattr(section, key))},
         "skipped": [{"file": name, "reason": reason} for name, reason in source.skipped],
     })
     return {"domain": domain, "skipped": len(source.skipped), **counts}

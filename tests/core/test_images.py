@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unseen_core.basics import decoding, images
+from unseen_core.basics.stretch import Stretch
 from unseen_core.errors import UnseenError
 
 
@@ -186,16 +187,17 @@ def test_thirty_two_bit_pixels() -> None:
 def test_a_range_says_what_is_black_and_white(
     pixels: np.ndarray, span: tuple[float, float], expected: int
 ) -> None:
-    assert (read(encoded(Image.fromarray(pixels), "TIFF"), span=span) == expected).all()
+    found = read(encoded(Image.fromarray(pixels), "TIFF"), stretch=Stretch(span))
+    assert (found == expected).all()
 
 
 def test_a_range_of_negatives_and_signed_bytes() -> None:
-    assert (read(deep_tiff("<", 0, 1023), span=(0, 4095)) == 191).all()
+    assert (read(deep_tiff("<", 0, 1023), stretch=Stretch((0, 4095))) == 191).all()
     signed = encoded(Image.fromarray(np.full((16, 16), -64, np.int8).view(np.uint8)), "TIFF",
                      tiffinfo={339: 2})
     with pytest.raises(UnseenError, match=r"signed 8-bit pixels .* as \[-128, 127\]"):
         read(signed)
-    assert (read(signed, span=(-128, 127)) == 64).all()
+    assert (read(signed, stretch=Stretch((-128, 127))) == 64).all()
 
 
 def test_pages_are_counted() -> None:

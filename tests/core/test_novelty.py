@@ -6,6 +6,7 @@ from draws import normal
 from scipy.spatial.distance import cdist, pdist
 
 from unseen_core.errors import UnseenError
+from unseen_core.judging.audit import audit
 from unseen_core.judging.novelty import (
     diversity,
     nearest,
@@ -52,6 +53,7 @@ def test_nearest_sees_a_copy_far_from_the_origin() -> None:
 def test_novelty_and_copies() -> None:
     fit, held_out, new = (normal(200, 3, seed) for seed in range(3))
     assert novelty(new, held_out, fit) == pytest.approx(1, abs=0.25)
+    assert audit(new, fit, held_out).novelty == novelty(new, held_out, fit)
     assert novelty(fit, held_out, fit) == 0
     assert novelty(new * 30, held_out, fit) > 5
 

@@ -122,6 +122,14 @@ def test_laws_in_weights_are_those_of_dense_rows(kind: str, n: int) -> None:
     torch.testing.assert_close(factor @ factor.T, dense.factor @ dense.factor.T, **close)
     torch.testing.assert_close(law.variance, dense.diagonal, **close)
     assert law.trace == pytest.approx(dense.trace, rel=1e-9)
+    others = latents(n + 3)[:7].flatten(1) + 0.3
+    if kind == "empirical":
+        with pytest.raises(UnseenError, match="remainder variance 0 has no density"):
+            law.log_prob(others)
+    else:
+        torch.testing.assert_close(law.log_prob(others), dense.log_prob(others), **close)
+        with pytest.raises(UnseenError, match=r"x has shape \(7, 89\), needs \(n, 90\)"):
+            law.log_prob(others[:, 1:])
 
 
 @pytest.mark.parametrize("kind", ["isotropic", "isotropic-reference", "empirical", "shrunk",

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from astropy.io import fits
 from PIL import Image
 from workspace import MODEL, ROOT, contents, draw_pictures, isolate
 
@@ -88,6 +89,38 @@ def test_parents_that_guide_alone_give_every_pixel(project, command):
                                for row in manifest["files"]])
         inside[guide] = ((images >= parents.amin(1)) & (images <= parents.amax(1))).float().mean()
     assert inside[1.0] == 1.0 and inside[0.0] < 0.9
+
+
+def test_blends_of_pixels_need_no_network(project, command, monkeypatch):
+    """Without the shell a blend is the mean of its parents, whose weights are drawn."""
+    def silent(self, *given):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("unseen_core.diffusion.denoiser.UNetEps.__call__", silent)
+    given = load(SourceConfig("folder", "mine", path="jpegs", size=16))
+    place = {name: i for i, name in enumerate(given.files)}
+    assert command("generate", "jpegs", "out", "--count", COUNT, "--sampler", "pixel-blend",
+                   "--set", "shell=false", "--set", "tested=false", "--set", "alpha=1000")[0] == 0
+    images, manifest = made()
+    assert (manifest["level"], manifest["sampler"]) == (0, "pixel-blend")
+    for image, row in zip(images, manifest["files"], strict=True):
+        parents = given.images[[place[name] for name in row["parents"]]].double()
+        assert len(parents) == 2 and (image - parents.mean(0)).abs().mean() < 5
+    code, _, printed = command("generate", "jpegs", "no", "--sampler", "pixel-blend", "--level", 9)
+    assert code == 2 and "works on pixels, without a network" in printed
+
+
+def test_a_folder_of_a_telescope_needs_a_stretch(project, command):
+    random = np.random.default_rng(0)
+    Path("sky").mkdir()
+    for i in range(12):
+        flux = np.zeros((20, 20), np.float32)
+        flux[2 + i // 2 : 12, 4 : 9 + i // 2] = 1000 * random.random()
+        fits.PrimaryHDU(flux + random.random((20, 20), np.float32)).writeto(f"sky/{i:02}.fits")
+    words = ("--count", 2, "--sampler", "geometric", "--level", 200)
+    assert "set percentile" in command("generate", "sky", "no", *words)[2]
+    assert command("generate", "sky", "out", *words, "--percentile", 1, 99)[0] == 0
+    assert made()[1]["percentile"] == [1, 99]
 
 
 def test_stopped_anywhere_it_goes_on_to_the_same_bytes(project):

@@ -116,7 +116,7 @@ def enhanced(
         x, y, z = (extract(extractor, images) for images in (enlarged, bicubic, real))
         change = kernel_difference(x, y, z, paired=True, draws=draws, seed=seed)
         row |= _kernel(x, z, draws, seed)
-        row |= {"kernel_bicubic": kernel_distance(y, z, draws=1).value,
+        row |= {"kernel_bicubic": kernel_distance(y, z, draws=0).value,
                 "kernel_gain": change.value, "kernel_gain_low": change.low,
                 "kernel_gain_high": change.high}
     return row, each

@@ -9,9 +9,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from unseen_core.basics.images import resize
+from unseen_core.basics.stretch import Stretch
 from unseen_core.errors import UnseenError, first_line
 
-__all__ = ["FORMATS", "decode", "pages", "scaled"]
+__all__ = ["FORMATS", "check_extent", "decode", "pages"]
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
 _SMALLEST = 8
@@ -20,17 +21,14 @@ _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 _BITS, _SAMPLES, _SIGNED = 258, 339, 2
 
 
-def scaled(values: np.ndarray, span: tuple[float, float], name: str) -> np.ndarray:
-    """Return numbers as float32 0..255: ``span`` goes there linearly, what lies outside is clipped.
-
-    Raises:
-        UnseenError: Some are not finite; ``name`` is what the message calls them.
-    """
-    low, high = span
-    values = np.asarray(values, np.float64)
-    if not np.isfinite(values).all():
-        raise UnseenError(f"{name}: pixels that are not finite; give them a value")
-    return (255 * (values - low) / (high - low)).clip(0, 255).astype(np.float32)
+def check_extent(extent: tuple[int, int], name: str, max_pixels: int) -> None:
+    """Raise UnseenError unless width and height are within bounds."""
+    width, height = extent
+    if min(width, height) < _SMALLEST:
+        least = f"{_SMALLEST}x{_SMALLEST}"
+        raise UnseenError(f"{name}: {width}x{height} pixels is too small, at least {least} needed")
+    if width * height > max_pixels:
+        raise UnseenError(f"{name}: {width}x{height} pixels is more than max_pixels {max_pixels}")
 
 
 def pages(data: bytes) -> int:
@@ -46,7 +44,7 @@ def pages(data: bytes) -> int:
 
 def decode(
     data: bytes, name: str, *, size: int, max_pixels: int, crop: bool = False,
-    span: tuple[float, float] | None = None,
+    stretch: Stretch | None = None,
 ) -> Tensor:
     """Return a foreign image file as RGB, uint8 of shape (3, size, size).
 
@@ -60,22 +58,22 @@ def decode(
         size: Side of the result in pixels.
         max_pixels: Largest width times height that is decoded.
         crop: Cut the central square out first; otherwise a non-square image is stretched.
-        span: Values that become black and white; None: those of the file's type.
+        stretch: Which values become black and white; None: those of the file's type.
 
     Raises:
         UnseenError: Not one of ``FORMATS``, smaller than 8×8, larger than ``max_pixels``,
-            truncated, or in floating point without ``span``.
+            truncated, or in floating point without ``stretch``.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # corrupt metadata beside intact pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                _check_header(picture.size, name, max_pixels)
+                check_extent(picture.size, name, max_pixels)
                 tags = getattr(picture, "tag_v2", {})
                 negative = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
                 signed = _SIGNED in tags.get(_SAMPLES, ()) and max(tags.get(_BITS, (8,))) == 8
-                pixels = _rgb(ImageOps.exif_transpose(picture), name, span, negative=negative,
+                pixels = _rgb(ImageOps.exif_transpose(picture), name, stretch, negative=negative,
                               signed=signed)
     except UnseenError:
         raise
@@ -88,26 +86,15 @@ def decode(
     return torch.from_numpy(resize(pixels, size, crop=crop)).permute(2, 0, 1).contiguous()
 
 
-def _check_header(extent: tuple[int, int], name: str, max_pixels: int) -> None:
-    """Raise UnseenError unless width and height are within bounds."""
-    width, height = extent
-    if min(width, height) < _SMALLEST:
-        least = f"{_SMALLEST}x{_SMALLEST}"
-        raise UnseenError(f"{name}: {width}x{height} pixels is too small, at least {least} needed")
-    if width * height > max_pixels:
-        raise UnseenError(f"{name}: {width}x{height} pixels is more than max_pixels {max_pixels}")
-
-
 def _rgb(
-    picture: Image.Image, name: str, span: tuple[float, float] | None, *, negative: bool,
-    signed: bool,
+    picture: Image.Image, name: str, stretch: Stretch | None, *, negative: bool, signed: bool,
 ) -> np.ndarray:
     """Return the pixels as RGB, shape (h, w, 3), values 0..255 (float32 for 16-bit grey).
 
     Pillow turns the negative grey of a TIFF round where it has up to 8 bits, not where it has 16.
     """
-    if span is not None and picture.mode[0] in "IF":
-        grey = scaled(np.asarray(picture), span, name)
+    if stretch is not None and picture.mode[0] in "IF":
+        grey = stretch(np.asarray(picture), name)
         return np.repeat((255 - grey if negative else grey)[..., None], 3, axis=2)
     if picture.mode.startswith("I"):
         grey = np.asarray(picture).astype(np.float32)
@@ -124,8 +111,8 @@ def _rgb(
         picture = Image.alpha_composite(ground, picture.convert("RGBA"))
     pixels = np.asarray(picture.convert("RGB"))
     if signed:  # Pillow reads them as 0..255
-        if span is None:
+        if stretch is None:
             raise UnseenError(f"{name}: signed 8-bit pixels have no black of their own; set range "
                               "of its domain, as [-128, 127]")
         pixels = pixels.view(np.int8)
-    return pixels if span is None else scaled(pixels, span, name)
+    return pixels if stretch is None else stretch(pixels, name)

@@ -21,6 +21,7 @@ class Audit:
         nearest_fit: Its row, (n,) int64.
         threshold: Quantile of the held-out images' distances to their nearest fit image.
         least: The least of those distances.
+        typical: Their median.
         held_out: Number m of held-out images.
         quantile: As asked for.
     """
@@ -29,8 +30,14 @@ class Audit:
     nearest_fit: Tensor
     threshold: float
     least: float
+    typical: float
     held_out: int
     quantile: float
+
+    @property
+    def novelty(self) -> float:
+        """Median distance over that of held-out images; see `unseen_core.judging.novelty`."""
+        return self.distance.quantile(0.5).item() / self.typical
 
     @property
     def near_duplicate(self) -> Tensor:
@@ -75,7 +82,10 @@ class Audit:
         }
 
 
-def audit(generated: Tensor, fit: Tensor, held_out: Tensor, *, quantile: float = 0.01) -> Audit:
+def audit(
+    generated: Tensor, fit: Tensor, held_out: Tensor, *, quantile: float = 0.01,
+    natural: Tensor | None = None,
+) -> Audit:
     """Find each image's nearest fit image and flag near duplicates.
 
     Euclidean distances in whatever space the features are of; audit pixels and an extractor's
@@ -87,6 +97,7 @@ def audit(generated: Tensor, fit: Tensor, held_out: Tensor, *, quantile: float =
         held_out: Features of held-out real images, shape (m, d), m >= 1.
         quantile: Share of held-out images that lie below the threshold (linear
             interpolation), in [0, 1].
+        natural: Distance of each held-out image to its nearest fit image, (m,), where it is known.
 
     Raises:
         UnseenError: If the sets do not fit together, ``quantile`` is out of range, or the
@@ -94,10 +105,11 @@ def audit(generated: Tensor, fit: Tensor, held_out: Tensor, *, quantile: float =
     """
     if not 0 <= quantile <= 1:
         raise UnseenError(f"audit: quantile {quantile}; use a number between 0 and 1")
-    natural = nearest(held_out, fit)[0]
+    natural = nearest(held_out, fit)[0] if natural is None else natural
     threshold = natural.quantile(quantile).item()
     if threshold == 0:
         raise UnseenError("held-out images: some are equal to fit images, so no copy could be "
                           "recognised; remove duplicates and split the domain again")
     distance, rows = nearest(generated, fit)
-    return Audit(distance, rows, threshold, natural.min().item(), len(held_out), quantile)
+    return Audit(distance, rows, threshold, natural.min().item(), natural.quantile(0.5).item(),
+                 len(held_out), quantile)

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from unseen_core.judging.ghost_probe import (
 from unseen_core.judging.ghosts import ghosts
 from unseen_core.judging.measures import METRICS, Judged
 from unseen_core.judging.metrics import frechet_distance, kernel_distance
-from unseen_core.judging.novelty import novelty
+from unseen_core.judging.novelty import nearest
 from unseen_core.judging.probe import Probe, fit_probe, wilson
 from unseen_core.types import FeatureExtractor
 
@@ -82,18 +83,19 @@ class Space:
                          for real in (self.held_out, to_report))
         return {
             kernel: every.value, f"{kernel}_low": every.low, f"{kernel}_high": every.high,
-            f"{kernel}_first": kernel_distance(features, to_pick, draws=1).value,
+            f"{kernel}_first": kernel_distance(features, to_pick, draws=0).value,
             **dict(zip(reported(kernel), (second.value, second.low, second.high), strict=True)),
             frechet: frechet_distance(features, self.held_out),
         }
 
     def audit(self, features: Tensor) -> Audit:
         """Return the nearest fit image of every image, beside what held-out images have."""
-        return audit(features, self.fit, self.held_out)
+        return audit(features, self.fit, self.held_out, natural=self.natural)
 
-    def novelty(self, features: Tensor) -> float:
-        """Return the median distance to the fit images over that of held-out images."""
-        return novelty(features, self.held_out, self.fit)
+    @cached_property
+    def natural(self) -> Tensor:
+        """Distance of each held-out image to its nearest fit image, (m,): that of all cells."""
+        return nearest(self.held_out, self.fit)[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +141,7 @@ class DomainJudge:
         said, said_pixels = found.summary(), found_pixels.summary()
         metrics: Metrics = {
             "in_target": share.value, "in_target_low": share.low, "in_target_high": share.high,
-            "novelty": self.space.novelty(features), "novelty_pixels": self.pixels.novelty(raw),
+            "novelty": found.novelty, "novelty_pixels": found_pixels.novelty,
             "copies": said["near_duplicates"], "copies_low": said["near_duplicates_low"],
             "copies_high": said["near_duplicates_high"],
             "copies_nominal": said["near_duplicates_nominal"],

@@ -1,5 +1,6 @@
 """Distances between feature sets, intervals, and errors between paired images."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -85,8 +86,9 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
         overlap = torch.linalg.svdvals(x @ y.T).sum()
     else:  # (d, d) symmetric form; eigenvalues of the plain product C_x C_y would be wrong
         values, vectors = torch.linalg.eigh(x.T @ x)
-        root = y @ (vectors * values.clamp_min(0).sqrt())
-        overlap = torch.linalg.eigvalsh(root.T @ root).clamp_min(0).sqrt().sum()
+        root = vectors * values.clamp_min(0).sqrt()
+        inner = root.T @ (y.T @ y) @ root
+        overlap = torch.linalg.eigvalsh(inner).clamp_min(0).sqrt().sum()
     return (shift @ shift + x.square().sum() + y.square().sum() - 2 * overlap).item()
 
 
@@ -100,7 +102,8 @@ def cubic_kernel(x: Tensor, y: Tensor) -> Tensor:
     Returns:
         Shape (n, m).
     """
-    return (x @ y.T / x.shape[1] + 1) ** 3
+    kernel = x @ y.T  # in place from here: it may take most of the memory
+    return kernel.div_(x.shape[1]).add_(1).pow_(3)
 
 
 def kernel_distance(
@@ -124,7 +127,7 @@ def kernel_distance(
     Args:
         x: Features, shape (n, d), n >= 2.
         y: Features, shape (m, d), m >= 2.
-        draws: Bootstrap draws, >= 1.
+        draws: Bootstrap draws, >= 0; without any the ends of the interval are NaN.
         seed: Seed of the draws.
         level: Coverage asked for, in (0, 1).
 
@@ -135,25 +138,31 @@ def kernel_distance(
         UnseenError: If the sets do not fit together or ``draws`` or ``level`` is out of range.
     """
     check_features({"x": x, "y": y})
-    if draws < 1 or not 0 < level < 1:
-        raise UnseenError(f"kernel distance: draws {draws}, level {level}; use draws >= 1 and a "
+    if draws < 0 or not 0 < level < 1:
+        raise UnseenError(f"kernel distance: draws {draws}, level {level}; use draws >= 0 and a "
                           "level between 0 and 1")
     n, m = len(x), len(y)
-    both = torch.cat([x, y]).double()
-    gram = cubic_kernel(both, both)
-    mean = gram.mean(0)
-    gram = gram - mean - mean[:, None] + mean.mean()
-    within_x = gram[:n, :n].fill_diagonal_(0)
-    within_y = gram[n:, n:].fill_diagonal_(0)
-    across = gram[:n, n:]
+    x, y = x.double(), y.double()
+    within_x, within_y, across = cubic_kernel(x, x), cubic_kernel(y, y), cubic_kernel(x, y)
+    if draws:
+        mean_x = (within_x.sum(1) + across.sum(1)) / (n + m)
+        mean_y = (across.sum(0) + within_y.sum(1)) / (n + m)
+        mean = (mean_x.sum() + mean_y.sum()) / (n + m)
+        for kernel, rows, columns in ((within_x, mean_x, mean_x), (within_y, mean_y, mean_y),
+                                      (across, mean_x, mean_y)):
+            kernel.sub_(rows[:, None]).sub_(columns - mean)
+    within_x.fill_diagonal_(0)
+    within_y.fill_diagonal_(0)
     value = (
         within_x.sum() / (n * (n - 1))
         + within_y.sum() / (m * (m - 1))
         - 2 * across.sum() / (n * m)
     )
+    if not draws:
+        return Interval(value.item(), math.nan, math.nan)
     random = np.random.default_rng(seed)
-    w = torch.from_numpy(random.multinomial(n, np.full(n, 1 / n), draws)).to(gram)
-    u = torch.from_numpy(random.multinomial(m, np.full(m, 1 / m), draws)).to(gram)
+    w = torch.from_numpy(random.multinomial(n, np.full(n, 1 / n), draws)).to(across)
+    u = torch.from_numpy(random.multinomial(m, np.full(m, 1 / m), draws)).to(across)
     drawn = (
         ((w @ within_x) * w).sum(1) / (n - 1) ** 2
         + ((u @ within_y) * u).sum(1) / (m - 1) ** 2

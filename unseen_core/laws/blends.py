@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -114,7 +115,33 @@ class BlendGaussian:
         if self.factor.shape[1]:
             weights += noise(streams, self.factor.shape[1]) @ self.factor.T
         blends = self.references.combine(weights)
-        return blends if draws is None else draws + blends
+        return blends if draws is None else draws.add_(blends)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density in nats, shape (n,), float64: that of `dense`, from inner products alone.
+
+        With δ = x - mean and K = Wᵀ A Aᵀ W + v I, Woodbury's identity leaves
+        (|δ|² - |K^-½ Wᵀ A δ|²) / v and log det K + (d - r) log v.
+
+        Args:
+            x: Shape (n, d).
+
+        Raises:
+            UnseenError: Shapes that disagree, or a remainder variance of 0 (no density).
+        """
+        d, rank = self.references.dimension, self.factor.shape[1]
+        if x.ndim != 2 or x.shape[1] != d:
+            raise UnseenError(f"log_prob: x has shape {tuple(x.shape)}, needs (n, {d})")
+        if self.variance == 0:
+            raise UnseenError("log_prob: remainder variance 0 has no density; fit kind shrunk")
+        deviation = x.double() - self.references.combine(self.mean[None])
+        inner = self.factor.T @ centre(self.references.gram) @ self.factor
+        root = torch.linalg.cholesky(inner + self.variance * torch.eye(rank).to(inner))
+        along = self.references.products(deviation) @ self.factor
+        explained = torch.linalg.solve_triangular(root, along.T, upper=False)
+        quadratic = (deviation.square().sum(1) - explained.square().sum(0)) / self.variance
+        volume = (d - rank) * self.variance.log() + 2 * root.diagonal().log().sum()
+        return -0.5 * (quadratic + volume + d * math.log(2 * math.pi))
 
     def dense(self) -> Gaussian:
         """Return the same law with mean (d,) and factor (d, r) in full."""

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.lib import format as npy
 
-from unseen_core.basics.decoding import scaled
 from unseen_core.basics.images import resize
 from unseen_core.errors import UnseenError
 from unseen_core.sources import reading
@@ -124,11 +123,11 @@ def _labels(archive: zipfile.ZipFile, count: int, where: str) -> list[int]:
 def _check_images(header: _Header, config: SourceConfig, where: str) -> None:
     """Raise UnseenError unless the array will hold images within bounds."""
     shape, dtype = header.shape, header.dtype
-    channels = (1, 3, 4) if config.range is None else (1, 3)
+    channels = (1, 3, 4) if config.stretch is None else (1, 3)
     if len(shape) != 3 and (len(shape) != 4 or shape[3] not in channels):
         need = f"(n, h, w) or (n, h, w, c) with c in {', '.join(map(str, channels))}"
         raise UnseenError(f"{where} must have the shape {need}, not {shape}")
-    if config.range is None and (dtype.kind != "u" or dtype.itemsize > 2):
+    if config.stretch is None and (dtype.kind != "u" or dtype.itemsize > 2):
         raise UnseenError(f"{where} is {dtype}, and only uint8 and uint16 have a range of their "
                           f"own; {_SCALE}")
     if min(shape[1:3]) < 8 or shape[1] * shape[2] > config.max_pixels:
@@ -157,9 +156,9 @@ def _frames(
     """Yield the images of a stack as entries."""
     for row, image in enumerate(stack):
         pixels = image[..., None] if image.ndim == 2 else image
-        if config.range is not None:
+        if config.stretch is not None:
             try:
-                pixels = scaled(pixels, config.range, f"{title}[{row}]")
+                pixels = config.stretch(pixels, f"{title}[{row}]")
             except UnseenError as error:
                 yield Found(f"{title}[{row}]", error)
                 continue

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from unseen_core.basics.stretch import Stretch
 from unseen_core.errors import UnseenError
 
 __all__ = ["SOURCES", "Loader", "SourceConfig", "SourceImages", "content_hash", "printable",
@@ -43,6 +44,8 @@ class SourceConfig:
             streamed from the Hugging Face hub in place of ``path`` (``datasets``).
         range: Values of grey or array pixels that become black and white; None: the smallest and
             the largest of the type that they are stored in.
+        percentile: The same by percentiles of each file's own values, in place of ``range``.
+        asinh: Whether what is faint is raised between the two; see `Stretch`.
     """
 
     kind: str
@@ -59,6 +62,15 @@ class SourceConfig:
     split: str | None = None
     hub: str | None = None
     range: tuple[float, float] | None = None
+    percentile: tuple[float, float] | None = None
+    asinh: bool = False
+
+    @property
+    def stretch(self) -> Stretch | None:
+        """How values become grey; None: by the type that they are stored in."""
+        if self.range is None and self.percentile is None:
+            return None
+        return Stretch(self.range, self.percentile, "asinh" if self.asinh else "linear")
 
     def checked(self) -> "SourceConfig":
         """Return this configuration, or raise UnseenError naming the value out of range."""
@@ -75,10 +87,19 @@ class SourceConfig:
         if self.range is not None and not self.range[0] < self.range[1]:
             raise UnseenError(f"domain {self.domain}: range {list(self.range)} is empty; give the "
                               "value that is black, then the one that is white")
-        for option in ("column", "label", "split", "hub", "range"):
+        if self.percentile is not None and not 0 <= self.percentile[0] < self.percentile[1] <= 100:
+            raise UnseenError(f"domain {self.domain}: percentile {list(self.percentile)}; give two "
+                              "from 0 to 100, as [1, 99]")
+        if self.range is not None and self.percentile is not None:
+            raise UnseenError(f"domain {self.domain}: range and percentile both say what is black "
+                              "and white; remove one")
+        if self.asinh and self.stretch is None:
+            raise UnseenError(f"domain {self.domain}: asinh needs range or percentile; add one")
+        for option in ("column", "label", "split", "hub", "range", "percentile"):
             given = getattr(self, option) is not None
-            if given and option not in _OPTIONS.get(self.kind, ()):
-                kinds = ", ".join(kind for kind, known in _OPTIONS.items() if option in known)
+            needed = "range" if option == "percentile" else option
+            if given and needed not in _OPTIONS.get(self.kind, ()):
+                kinds = ", ".join(kind for kind, known in _OPTIONS.items() if needed in known)
                 raise UnseenError(
                     f"domain {self.domain}: source {self.kind!r} takes no {option}, only {kinds} "
                     "does; remove it"
@@ -144,7 +165,7 @@ def source(name: str, *options: str) -> Callable[[Loader], Loader]:
     Args:
         name: What ``source:`` of a domain in params.yaml calls it.
         options: Those of ``column``, ``label``, ``split``, ``hub`` and ``range`` that it
-            understands.
+            understands; with ``range`` it takes ``percentile`` and ``asinh``.
     """
 
     def register(load: Loader) -> Loader:

@@ -70,7 +70,7 @@ def _folder(config: SourceConfig, root: Path) -> Iterator[Found]:
             except OSError as error:
                 yield Found(name, UnseenError(f"{name}: {error.strerror}"))
             else:
-                yield decoded(config, name, data)
+                yield from decoded(config, name, data)
 
 
 def _archive(config: SourceConfig, archive: zipfile.ZipFile) -> Iterator[Found]:
@@ -98,4 +98,4 @@ def _archive(config: SourceConfig, archive: zipfile.ZipFile) -> Iterator[Found]:
             yield Found(name, UnseenError(f"{name}: damaged or unreadable member ({error})"))
             continue
         budget.unpack(len(data))
-        yield decoded(config, name, data)
+        yield from decoded(config, name, data)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from unseen_core.basics.decoding import decode, pages
+from unseen_core.basics.instruments import kind_of, slices
 from unseen_core.errors import UnseenError
 from unseen_core.sources.base import SourceConfig, SourceImages
 
@@ -26,12 +27,14 @@ class Found(NamedTuple):
         image: uint8, shape (3, size, size), or what is wrong with it.
         label: Its class, or None.
         pages: Of its file, the first of which is the image.
+        volume: The file that it is a slice of; those of one stay on one side of a split.
     """
 
     name: str
     image: Tensor | UnseenError
     label: int | None = None
     pages: int = 1
+    volume: str | None = None
 
 
 class _Stack:
@@ -80,7 +83,8 @@ def collect(
     labels: list[int | None] = []
     skipped: list[tuple[str, str]] = []
     paged: list[str] = []
-    for name, image, label, count in found:
+    volumes: list[str] = []
+    for name, image, label, count, volume in found:
         if isinstance(image, UnseenError):
             if not config.skip_bad:
                 raise image
@@ -94,6 +98,7 @@ def collect(
         stack.add(image)
         names[sample] = name
         labels.append(label)
+        volumes.append(volume or name)
         if count > 1:
             paged.append(f"{name} with {count}")
         if len(names) == config.limit:
@@ -107,12 +112,14 @@ def collect(
     known = any(label is not None for label in labels)
     classes = [-1 if label is None else label for label in labels]
     images = stack.join()
+    places = {volume: place for place, volume in enumerate(dict.fromkeys(volumes))}
     return SourceImages(
         domain=config.domain,
         images=images,
         ids=tuple(names),
         labels=torch.tensor(classes, dtype=torch.int64) if known else None,
-        groups=None,
+        groups=(torch.tensor([places[volume] for volume in volumes])
+                if len(places) < len(volumes) else None),
         skipped=tuple(skipped),
         licence=licence,
         origin=origin,
@@ -127,17 +134,26 @@ def _notes(config: SourceConfig, images: Tensor, paged: list[str]) -> Iterator[s
         yield (f"{len(paged)} files have several pages ({paged[0]}); the first of each is read: "
                "save the others as files of their own")
     white = int(images.max())
-    if white < _DARK and config.range is None:
+    if white < _DARK and config.stretch is None:
         yield (f"no pixel is brighter than {white} of 255 (about {257 * white} of 65535 in 16 "
                "bits), so the images are almost black; if white is stored as less than its type "
                "can hold, rescale the files, or set range of their domain, [0, 4095] for 12 bits")
 
 
-def decoded(config: SourceConfig, name: str, data: bytes, label: int | None = None) -> Found:
-    """Return an encoded image as an entry: decoded, or with what is wrong with it."""
+def decoded(
+    config: SourceConfig, name: str, data: bytes, label: int | None = None
+) -> Iterator[Found]:
+    """Yield the image of a file as an entry, decoded or with what is wrong with it.
+
+    A volume has many; see `unseen_core.basics.instruments`.
+    """
+    asked = {"size": config.size, "max_pixels": config.max_pixels, "crop": config.crop,
+             "stretch": config.stretch}
     try:
-        image = decode(data, name, size=config.size, max_pixels=config.max_pixels,
-                       crop=config.crop, span=config.range)
-        return Found(name, image, label, pages(data))
+        if kind_of(data, name) is None:
+            yield Found(name, decode(data, name, **asked), label, pages(data))
+            return
+        for title, image, count in slices(data, name, **asked):
+            yield Found(title, image, label, count, name)
     except UnseenError as error:
-        return Found(name, error, label)
+        yield Found(name, error, label)

@@ -52,7 +52,7 @@ def _rows(config: SourceConfig, where: str, scratch: str) -> Iterator[Found]:
         rows, image, label = _columns(config, chosen, where)
         for values in rows:
             known = None if label is None else values[label]
-            yield cell(config, f"row {row}", values[image], known)
+            yield from cell(config, f"row {row}", values[image], known)
             row += 1
     except UnseenError:
         raise

@@ -63,4 +63,4 @@ def _values(config: SourceConfig, view: lmdb.Transaction) -> Iterator[Found]:
         except UnseenError as error:
             yield Found(name, error)
         else:
-            yield decoded(config, name, bytes(data))
+            yield from decoded(config, name, bytes(data))

@@ -68,7 +68,8 @@ def split(
         if not rows:
             raise UnseenError(
                 f"domain {source.domain}: {name} stays empty, since every free group has more "
-                f"images than asked for; raise {name} or use smaller groups"
+                f"images than asked for; raise {name} or use smaller groups (near copies are "
+                "grouped, too: images.near_copies)"
             )
     rest = [row for members in [*free, *behind] for row in members]
     sides = (torch.tensor(rows, dtype=torch.int64) for rows in (references, chosen, rest))

@@ -77,8 +77,8 @@ def choose_label(config: SourceConfig, integer: Mapping[str, bool], where: str) 
     return config.label or (_LABEL if integer.get(_LABEL) else None)
 
 
-def cell(config: SourceConfig, name: str, value: object, label: object) -> Found:
-    """Return one cell of an image column as an entry.
+def cell(config: SourceConfig, name: str, value: object, label: object) -> Iterator[Found]:
+    """Yield one cell of an image column as an entry.
 
     Args:
         config: How it is decoded.
@@ -89,12 +89,14 @@ def cell(config: SourceConfig, name: str, value: object, label: object) -> Found
     data = value.get("bytes") if isinstance(value, Mapping) else value
     if not isinstance(data, bytes):
         only = "only a path, which is not followed" if value else "empty"
-        return Found(name, UnseenError(f"{name}: {only}; store the image's bytes"))
+        yield Found(name, UnseenError(f"{name}: {only}; store the image's bytes"))
+        return
     try:
         reading.check_length(len(data), name)
     except UnseenError as error:
-        return Found(name, error)
-    return decoded(config, name, data, label if isinstance(label, int) else None)
+        yield Found(name, error)
+        return
+    yield from decoded(config, name, data, label if isinstance(label, int) else None)
 
 
 def _table(config: SourceConfig, title: str, path: Path) -> Iterator[Found]:
@@ -113,7 +115,7 @@ def _table(config: SourceConfig, title: str, path: Path) -> Iterator[Found]:
                 labels = None if label is None else batch.column(label)
                 for value in batch.column(image):
                     known = None if labels is None else labels[row % _BATCH].as_py()
-                    yield cell(config, f"{title} row {row}", value.as_py(), known)
+                    yield from cell(config, f"{title} row {row}", value.as_py(), known)
                     row += 1
     except (pa.ArrowException, OSError) as error:
         message = f"domain {config.domain}: {title} is not readable Parquet from row {row} on"

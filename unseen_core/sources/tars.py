@@ -196,7 +196,7 @@ def _chosen(
             reason = f"{part.name}: beside {plain[0].name}; name one ending as column to choose"
             yield Found(part.name, UnseenError(reason))
         elif isinstance(part.data, bytes):
-            yield decoded(config, part.name, part.data, label)
+            yield from decoded(config, part.name, part.data, label)
         elif isinstance(part.data, UnseenError):
             yield Found(part.name, part.data)
 

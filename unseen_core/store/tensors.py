@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pandas as pd
 import torch
@@ -74,7 +75,7 @@ class TensorStore:
             UnseenError: The level is not stored; while iterating: a part is damaged.
         """
         self._check(level)
-        return (self._read(level, part, None) for part in range(len(self.manifest["rows"])))
+        return (self._part(level, part) for part in range(len(self.manifest["rows"])))
 
     def rows(self, level: Level, ids: Sequence[str]) -> Tensor:
         """Return the named samples, float32 (len(ids), c, h, w); nothing else is read.
@@ -95,7 +96,9 @@ class TensorStore:
             wanted.setdefault(part, []).append((place, row))
         x = torch.empty(len(ids), *self.shape)
         for part, pairs in wanted.items():
-            x[[place for place, _ in pairs]] = self._read(level, part, [row for _, row in pairs])
+            with self._stored(level, part) as stored:
+                for place, row in pairs:
+                    x[place] = stored[row]
         return x
 
     def all(self, level: Level) -> Tensor:
@@ -106,23 +109,29 @@ class TensorStore:
         """
         self._check(level)
         x = torch.empty(len(self), *self.shape)
-        start = 0
-        for part in self.parts(level):
-            x[start : start + len(part)] = part
-            start += len(part)
+        for part, rows in enumerate(x.split(self.manifest["rows"])):
+            with self._stored(level, part) as stored:
+                rows.copy_(stored[:])
         return x
 
-    def _read(self, level: Level, part: int, rows: Sequence[int] | None) -> Tensor:
-        """Return rows of one part (all when None) as new float32 memory."""
+    def _part(self, level: Level, part: int) -> Tensor:
+        """Return one part as new float32 memory."""
+        with self._stored(level, part) as stored:
+            return stored[:].to(torch.float32, copy=True)
+
+    @contextmanager
+    def _stored(self, level: Level, part: int) -> Iterator[Any]:
+        """Open one part; what is yielded gives rows as views of the mapped file when indexed.
+
+        Whoever keeps rows copies them: a view would change with the file.
+        """
         path = self._open_part(part_name(level, part))
         try:
             with safe_open(path, framework="pt") as file:
                 stored = file.get_slice("x")
                 if tuple(stored.get_shape()) != (self.manifest["rows"][part], *self.shape):
                     raise UnseenError(f"{path}: shape not as the manifest says; rerun invert")
-                x = stored[:] if rows is None else torch.stack([stored[row] for row in rows])
-                # A copy, since a view of the mapped file would change with the file.
-                return x.to(torch.float32, copy=True)
+                yield stored
         except SafetensorError as error:
             raise UnseenError(f"{path}: damaged ({error}); rerun invert") from error
 
