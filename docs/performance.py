@@ -15,7 +15,9 @@ __all__ = ["main", "page"]
 
 ROOT = Path(__file__).resolve().parent.parent
 Found = Mapping[str, Any]
-_COLOURS = {"unseen": "C3", "DDIM, every level": "black"}
+_COLOURS = {"unseen": "C3", "DDIMInverseScheduler": "C1", "DDIMScheduler": "C1",
+            "DPMSolverMultistepInverseScheduler": "C2", "DPMSolverMultistepScheduler": "C2",
+            "DPMSolverMultistepScheduler, our grid": "C0", "UniPCMultistepScheduler": "C4"}
 
 
 def page(results: Path) -> str:
@@ -113,6 +115,8 @@ def _draw_calls(found: Found, path: Path) -> None:
                     axis.plot(*zip(*points, strict=True), marker=".", label=way,
                               color=_COLOURS.get(way), lw=2 if way == "unseen" else 1)
             axis.set(xscale="log", yscale="log", title=f"{network}, {direction}, level {level}")
+            axis.set_xticks([5, 10, 20, 40], ["5", "10", "20", "40"])
+            axis.set_xticks([], minor=True)
     for axis in axes[-1]:
         axis.set_xlabel("network calls")
     for line in axes:
@@ -221,6 +225,8 @@ def _draw_growth(found: Found, path: Path) -> None:
                 axis.plot(series["along"], [run[stage][key] / scale for run in series["runs"]],
                           marker=".", label=stage)
                 axis.set(xscale="log", yscale="log")
+                axis.yaxis.set_major_formatter("{x:g}")
+                axis.yaxis.set_minor_formatter("{x:g}")
         axes[1][column].set_xlabel("fit images of 32 x 32" if name == "images"
                                    else "pixels of an image, 100 images")
     axes[0][0].set_ylabel("seconds")
