@@ -63,7 +63,8 @@ def _run(found: Found) -> str:
     outside = 1 - found["network"] / found["seconds"]
     return (f"`make repro` from nothing, environment in place: **{_seconds(found['seconds'])}**. "
             f"In {1 - outside:.0%} of it the network answers; {outside:.0%} are spent outside it "
-            "(`benchmarks/run.py`).\n\n"
+            "(`benchmarks/run.py`). "
+            "The last stage's time holds the record in MLflow.\n\n"
             + _table(["stage, all domains", "time", "of it in the network"], rows))
 
 
