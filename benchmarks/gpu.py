@@ -16,7 +16,6 @@ paper's second release.
 """
 
 import argparse
-import resource
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -99,8 +98,9 @@ def measure(name: str, device: str, calls: int, batch: int, *, compiled: bool = 
         ways[f"unseen, {precision}"] = lambda model=model: _finished(denoise(model, x, grid))
     compiling = None
     if compiled:
-        fast = UNetEps(network(name), schedule, device=device, precision="bf16")
-        fast._network = torch.compile(fast._network)
+        unet = network(name)
+        unet.compile()
+        fast = UNetEps(unet, schedule, device=device, precision="bf16")
         began = perf_counter()
         fast(x, LEVEL)
         compiling = perf_counter() - began
@@ -110,22 +110,22 @@ def measure(name: str, device: str, calls: int, batch: int, *, compiled: bool = 
     seconds, images = side_by_side(ways, repeats)
     # The latent of the same states, carried up: what fits and geometry would see.
     latents = {p: invert(model, x.clamp(-1, 1), grid) for p, model in models.items()}
-    peak = (torch.cuda.max_memory_allocated() if device.startswith("cuda")
-            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    memory = torch.cuda.max_memory_allocated() if device.startswith("cuda") else None
+    peaks = {precision: _peak(device, dtype) for precision, dtype in PRECISIONS.items()}
     work, theirs = _operations(plain, x), seconds["diffusers, float32"]["median"]
     rows = []
     for way, took in seconds.items():
         per_call = took["median"] / batch / (len(grid) - 1)
-        tops = {p: _peak(device, dtype) for p, dtype in PRECISIONS.items() if p in way}
+        peak = peaks["bf16" if "bf16" in way else "float32"]
         rows.append({
             "way": way, "seconds": took, "ratio": theirs / took["median"],
             "seconds_per_image_and_call": per_call, "operations_per_second": work / per_call,
-            "share_of_peak": work / per_call / next(iter(tops.values())),
+            "share_of_peak": work / per_call / peak,
             "workload_hours": (INVERTED + DRAWN) * WORKLOAD_CALLS * per_call / 3600})
     return {
         "network": name, "parameters": sum(p.numel() for p in plain.parameters()),
         "size": x.shape[-1], "batch": batch, "calls": len(grid) - 1,
-        "operations_per_image_and_call": work, "peak_memory_bytes": peak,
+        "operations_per_image_and_call": work, "gpu_memory_bytes": memory,
         "compile_seconds": compiling, "rows": rows, "bf16_against_float32": {
             "grey_levels": _grey_levels(images["unseen, float32"], images["unseen, bf16"]),
             "latent_error": ((latents["bf16"] - latents["float32"]).norm()

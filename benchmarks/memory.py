@@ -10,7 +10,7 @@ cell are four parts of start states, of which two are in memory at once; ``denoi
 ``evaluate`` hold a cell's images as bytes, 0.2 MB with each more.
 
 Each stage is a process of its own; its peak is the kernel's (``ru_maxrss``), with libraries and
-pages of mapped files, and never below what this script held when it began the stage. Parts are
+pages of mapped files. Parts are
 worked on as ``params.yaml`` says, two at a time on the CPU. Exits with 1 if a stage fails or
 needs more than 6 GB.
 """
@@ -44,6 +44,17 @@ SAMPLERS = {
     "geometric-shrunk": {"sampler": "geometric", "proposal": "shrunk"},
     "pixel-gaussian": {"sampler": "prior", "kind": "empirical", "space": "pixels"},
 }
+
+
+# A process begins its peak with what the one that starts it holds, so a small one does.
+_STARTER = """
+import os, sys
+pid = os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(pid, 0)
+with open(sys.argv[1], "w") as file:
+    file.write(str(usage.ru_maxrss))
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
 
 
 class Stage(Section):
@@ -105,16 +116,16 @@ def measure(folder: Path, *words: str) -> Stage:
     """
     kept = {key: value for key, value in os.environ.items()
             if not key.startswith(("DVC_", "PREFECT_", "MLFLOW_"))}
-    began = perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows", *words], cwd=folder,
-        env={**kept, "PYTHONPATH": str(ROOT), "UNSEEN_PARENT_RUN": ""})
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"python -m flows {' '.join(words)}: exit code {process.returncode}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    found = Stage(peak_bytes=usage.ru_maxrss * unit, seconds=perf_counter() - began)
+    with tempfile.NamedTemporaryFile("r", encoding="ascii") as peak:
+        began = perf_counter()
+        process = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _STARTER, peak.name, sys.executable, "-m", "flows",
+             *words], cwd=folder, check=False,
+            env={**kept, "PYTHONPATH": str(ROOT), "UNSEEN_PARENT_RUN": ""})
+        if process.returncode:
+            raise SystemExit(f"python -m flows {' '.join(words)}: exit code {process.returncode}")
+        unit = 1 if sys.platform == "darwin" else 1024
+        found = Stage(peak_bytes=int(peak.read()) * unit, seconds=perf_counter() - began)
     print(f"{' '.join(words):50} {found.peak_bytes / 1e9:6.2f} GB {found.seconds:8.1f} s",
           flush=True)
     return found

@@ -85,13 +85,13 @@ def ways(folder: Path, x: Tensor, rows: list[int]) -> dict[str, dict[str, Callab
         "read": {
             "store": lambda: TensorStore(folder / "store").all(STORED),
             ".npy": lambda: torch.from_numpy(np.load(npy)), "Parquet": lambda: read_parquet(
-                parquet), "torch.save": lambda: torch.load(torched),
+                parquet), "torch.save": lambda: torch.load(torched, weights_only=True),
             "safetensors": lambda: load_file(tensors)["x"].clone()},
         "gather": {
             "store": lambda: TensorStore(folder / "store").rows(STORED, ids),
             ".npy": lambda: torch.from_numpy(np.load(npy, mmap_mode="r")[rows]),
             "Parquet": lambda: read_parquet(parquet).view(-1, *SHAPE)[rows],
-            "torch.save": lambda: torch.load(torched, mmap=True)[rows],
+            "torch.save": lambda: torch.load(torched, weights_only=True, mmap=True)[rows],
             "safetensors": lambda: picked(tensors, rows)},
         "gather again": {
             "store": lambda: opened().rows(STORED, ids), ".npy": lambda: mapped()[rows],

@@ -9,15 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
+from drawings import draw_calls, draw_growth
 
 __all__ = ["main", "page"]
 
 ROOT = Path(__file__).resolve().parent.parent
 Found = Mapping[str, Any]
-_COLOURS = {"unseen": "C3", "DDIMInverseScheduler": "C1", "DDIMScheduler": "C1",
-            "DPMSolverMultistepInverseScheduler": "C2", "DPMSolverMultistepScheduler": "C2",
-            "DPMSolverMultistepScheduler, our grid": "C0", "UniPCMultistepScheduler": "C4"}
 
 
 def page(results: Path) -> str:
@@ -70,10 +67,6 @@ def _run(found: Found) -> str:
 
 def _calls(found: Found) -> str:
     """Say how many calls reach the error of DDIM on every level, and point to the drawing."""
-    text = [f"Relative error of latents (up) and of images (down) over network calls, median of "
-            f"{found['images']} images that no network has seen, reference by Heun "
-            "(`benchmarks/solvers.py`). The fewest measured calls that come within 5 % of the "
-            "error of DDIM on every level:\n"]
     rows = []
     for network, measured in found["networks"].items():
         for level in sorted({row["level"] for row in measured}):
@@ -83,9 +76,13 @@ def _calls(found: Found) -> str:
                 mark = next(row["error"] for row in mine if row["way"] == "DDIM, every level")
                 rows.append([network, level, direction, f"{mark:.4f}", *(
                     _reached(mine, mark, name) for name in ("unseen", "our grid", "UniPC"))])
-    return "\n".join(text) + "\n" + _table(
-        ["network", "level", "", "DDIM, every level", "unseen", "DPM-Solver++ on our grid",
-         "UniPC"], rows) + "\n\n![Error over calls](calls.png)"
+    return ("Relative error of latents (up) and of images (down) over network calls, median of "
+            f"{found['images']} images that no network has seen, reference by Heun "
+            "(`benchmarks/solvers.py`). The fewest measured calls that come within 5 % of the "
+            "error of DDIM on every level:\n\n"
+            + _table(["network", "level", "", "DDIM, every level", "unseen",
+                      "DPM-Solver++ on our grid", "UniPC"], rows)
+            + "\n\n![Error over calls](calls.png)")
 
 
 def _reached(rows: list[Found], mark: float, name: str) -> str:
@@ -96,34 +93,6 @@ def _reached(rows: list[Found], mark: float, name: str) -> str:
     enough = [row["calls"] for row in mine if row["error"] <= 1.05 * mark]
     best = min(mine, key=lambda row: row["error"])
     return str(min(enough)) if enough else f"not by {best['calls']} ({best['error']:.4f})"
-
-
-def _draw_calls(found: Found, path: Path) -> None:
-    """Draw errors over calls: a row of panels per network and direction, a column per level."""
-    panels = [(network, direction) for network in found["networks"] for direction in ("up", "down")]
-    levels = sorted({row["level"] for rows in found["networks"].values() for row in rows})
-    figure, axes = plt.subplots(len(panels), len(levels), squeeze=False, sharey="row",
-                                figsize=(4 * len(levels), 2.8 * len(panels)))
-    for line, (network, direction) in zip(axes, panels, strict=True):
-        for axis, level in zip(line, levels, strict=True):
-            mine = [row for row in found["networks"][network]
-                    if (row["level"], row["direction"]) == (level, direction)]
-            for way in dict.fromkeys(row["way"] for row in mine):
-                points = sorted((row["calls"], row["error"]) for row in mine if row["way"] == way)
-                if len(points) == 1:
-                    axis.axhline(points[0][1], color="black", ls=":", label=way)
-                else:
-                    axis.plot(*zip(*points, strict=True), marker=".", label=way,
-                              color=_COLOURS.get(way), lw=2 if way == "unseen" else 1)
-            axis.set(xscale="log", yscale="log", title=f"{network}, {direction}, level {level}")
-            axis.set_xticks([5, 10, 20, 40], ["5", "10", "20", "40"])
-            axis.set_xticks([], minor=True)
-    for axis in axes[-1]:
-        axis.set_xlabel("network calls")
-    for line in axes:
-        line[0].set_ylabel("relative error")
-        line[-1].legend(fontsize=6)
-    _save(figure, path)
 
 
 def _throughput(found: Found) -> str:
@@ -216,26 +185,6 @@ def _growth(found: Found) -> str:
             + "\n\n![Time and memory over images and pixels](growth.png)")
 
 
-def _draw_growth(found: Found, path: Path) -> None:
-    """Draw seconds and peak memory over both series."""
-    figure, axes = plt.subplots(2, 2, figsize=(9, 6.5), sharex="col")
-    for column, (name, series) in enumerate(found["series"].items()):
-        for stage in series["runs"][0]:
-            for axis, key, scale in ((axes[0][column], "seconds", 1),
-                                     (axes[1][column], "peak_bytes", 1e9)):
-                axis.plot(series["along"], [run[stage][key] / scale for run in series["runs"]],
-                          marker=".", label=stage)
-                axis.set(xscale="log", yscale="log")
-                axis.yaxis.set_major_formatter("{x:g}")
-                axis.yaxis.set_minor_formatter("{x:g}")
-        axes[1][column].set_xlabel("fit images of 32 x 32" if name == "images"
-                                   else "pixels of an image, 100 images")
-    axes[0][0].set_ylabel("seconds")
-    axes[1][0].set_ylabel("peak memory, GB")
-    axes[0][1].legend(fontsize=6)
-    _save(figure, path)
-
-
 def _memory(found: Found) -> str:
     """Say what the stages need at the paper's size."""
     rows = [(stage, _seconds(took["seconds"]), f"{took['peak_bytes'] / 1e9:.2f} GB")
@@ -289,15 +238,7 @@ _SECTIONS: tuple[tuple[str, str, Callable[[Found], str]], ...] = (
     ("The paper's size, in minutes", "shape.json", _shape),
     ("Starting", "startup.json", _startup),
 )
-_PICTURES = {"solvers.json": ("calls.png", _draw_calls),
-             "growth.json": ("growth.png", _draw_growth)}
-
-
-def _save(figure: plt.Figure, path: Path) -> None:
-    """Write a picture and close it."""
-    figure.tight_layout()
-    figure.savefig(path, dpi=90, metadata={"Software": None})
-    plt.close(figure)
+_PICTURES = {"solvers.json": ("calls.png", draw_calls), "growth.json": ("growth.png", draw_growth)}
 
 
 def main() -> None:
@@ -310,5 +251,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    plt.switch_backend("Agg")
     main()

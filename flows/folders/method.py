@@ -105,6 +105,8 @@ class UnseenMethod:
     def invert(self, run: Run, workers: int) -> None:
         """Carry the images up to the level of every candidate, a part at a time."""
         levels = {cell.level for cell in self.cells}
+        if levels == {0}:  # pixel space: the images themselves
+            return
         size = self.precise.batch
 
         def carry(part: int) -> None:
@@ -122,8 +124,6 @@ class UnseenMethod:
                    observe=observe)
             self.work.add(_latents(part), lambda path: save_tensors(path, kept))
 
-        if levels == {0}:  # the images themselves
-            return
         run.map(carry, self._parts, workers=workers,
                 name=lambda part: f"images carried up, {_latents(part)}")
 

@@ -36,11 +36,13 @@ def source_of(params: Params, domain: str) -> SourceConfig:
         skip_bad=params.images.skip_bad, max_pixels=params.images.max_pixels,
         size=params.images.size, seed=params.seed, limit=section.limit, column=section.column,
         label=section.label, split=section.split, hub=section.hub,
-        range=None if section.range is None else (section.range[0], section.range[1]),
-        percentile=(None if section.percentile is None
-                    else (section.percentile[0], section.percentile[1])),
-        asinh=section.asinh,
+        range=_pair(section.range), percentile=_pair(section.percentile), asinh=section.asinh,
     )
+
+
+def _pair(values: list[float] | None) -> tuple[float, float] | None:
+    """Return the two numbers of a list, which params.yaml has in place of a tuple."""
+    return None if values is None else (values[0], values[1])
 
 
 def _fetch(params: Params, domain: str, run: Run) -> dict[str, object]:

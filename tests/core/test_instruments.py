@@ -170,6 +170,13 @@ def test_without_a_stretch_they_are_refused_with_the_values_of_the_file(data):
         read(data, stretch=None)
 
 
+def test_a_file_without_a_number_names_no_range_of_its_own():
+    with pytest.raises(UnseenError, match="x: FITS without a pixel that is finite"):
+        read(fits_file(np.full((16, 16), np.nan)), stretch=None)
+    with pytest.raises(UnseenError, match="x: neither FITS nor DICOM nor NIfTI"):
+        read(b"GIF89a" + bytes(400))
+
+
 def test_a_missing_library_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "astropy.io", None)
     with pytest.raises(UnseenError, match=r"FITS files need astropy.*unseen\[science\]"):

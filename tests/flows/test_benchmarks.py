@@ -133,6 +133,16 @@ def test_the_project_of_the_memory_benchmark_runs(tmp_path, monkeypatch, command
     assert {cell["sampler"] for cell in table} == {"real", *memory.SAMPLERS}
 
 
+def test_the_peak_of_a_stage_is_its_own_and_not_this_process_s(tmp_path):
+    from memory import measure
+
+    held = b"x" * 500_000_000
+    found = measure(tmp_path, "--version")
+    assert len(held) > found.peak_bytes > 5e6 and found.seconds > 0
+    with pytest.raises(SystemExit, match="python -m flows no-such-stage: exit code 2"):
+        measure(tmp_path, "no-such-stage")
+
+
 def test_work_is_timed_in_turns_and_memory_is_that_of_its_own_process():
     from common import apart, side_by_side
 

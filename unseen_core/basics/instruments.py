@@ -80,7 +80,9 @@ def slices(
         UnseenError: The library is missing, the file is damaged or of a form that is not read, an
             image is smaller than 8x8 or larger than ``max_pixels``, or a stretch is missing.
     """
-    kind = kind_of(data, name) or "file"
+    kind = kind_of(data, name)
+    if kind is None:
+        raise UnseenError(f"{name}: neither FITS nor DICOM nor NIfTI")
     read: Callable[[bytes, str, int], _Planes] = {
         "FITS": _fits, "DICOM": _dicom, "NIfTI": _nifti}[kind]
     try:
@@ -96,7 +98,10 @@ def slices(
         raise UnseenError(f"{name}: damaged or unusual {kind} ({first_line(error)})") from error
     eight_bits = found.values.dtype == np.uint8 and found.values.shape[-1] == 3
     if stretch is None and not eight_bits:
-        low, high = np.nanmin(found.values), np.nanmax(found.values)
+        finite = found.values[np.isfinite(found.values)]
+        if not finite.size:
+            raise UnseenError(f"{name}: {kind} without a pixel that is finite")
+        low, high = finite.min(), finite.max()
         raise UnseenError(f"{name}: {kind} pixels have no black and white of their own; set "
                           f"percentile of its domain, as [1, 99], or range, as [{low:g}, "
                           f"{high:g}] of this file")

@@ -71,7 +71,11 @@ def test_versions_of_a_picture_stay_on_one_side(folder, change):
 
 def test_zero_lets_them_be_apart_and_others_are_never_grouped(folder):
     source = folder(two_sizes)
-    assert grouped(source, 0.0) == (source, pytest.approx(torch.empty(0, 2)))
+    twice = replace(source, images=source.images[:1].expand_as(source.images))
+    for images in (source, twice):  # without a threshold not even equal images are grouped
+        same, pairs = grouped(images, 0.0)
+        assert same is images and not len(pairs)
+    assert len(grouped(twice, 0.003)[0].groups.unique()) == 1
     for domain in ("digits", "faces", "galaxies"):
         real = load(SourceConfig(domain, domain, size=32, limit=400))
         same, pairs = grouped(real, 0.003)
