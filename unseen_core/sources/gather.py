@@ -27,7 +27,7 @@ class Found(NamedTuple):
         image: uint8, shape (3, size, size), or what is wrong with it.
         label: Its class, or None.
         pages: Of its file, the first of which is the image.
-        volume: The file that it is a slice of; those of one stay on one side of a split.
+        volume: The file that it is a slice of, or None; slices of one stay on one side of a split.
     """
 
     name: str
@@ -83,7 +83,7 @@ def collect(
     labels: list[int | None] = []
     skipped: list[tuple[str, str]] = []
     paged: list[str] = []
-    volumes: list[str] = []
+    volumes: list[str | int] = []  # a number for what is none: names may repeat
     for name, image, label, count, volume in found:
         if isinstance(image, UnseenError):
             if not config.skip_bad:
@@ -98,7 +98,7 @@ def collect(
         stack.add(image)
         names[sample] = name
         labels.append(label)
-        volumes.append(volume or name)
+        volumes.append(len(volumes) if volume is None else volume)
         if count > 1:
             paged.append(f"{name} with {count}")
         if len(names) == config.limit:
@@ -154,6 +154,6 @@ def decoded(
             yield Found(name, decode(data, name, **asked), label, pages(data))
             return
         for title, image, count in slices(data, name, **asked):
-            yield Found(title, image, label, count, name)
+            yield Found(title, image, label, count, None if title == name else name)
     except UnseenError as error:
         yield Found(name, error, label)

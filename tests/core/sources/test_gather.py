@@ -38,6 +38,15 @@ def test_labels_that_are_unknown() -> None:
     assert collect(CONFIG, plain, licence="", origin="").labels is None
 
 
+def test_slices_of_a_volume_are_a_group_and_equal_names_are_none() -> None:
+    alike = (Found("000.jpg", image) for image in IMAGES)  # of ten shards
+    assert collect(CONFIG, alike, licence="", origin="").groups is None
+    volumes = (Found(f"{row % 3}[{row}]", image, volume=None if row == 9 else f"{row % 3}.nii")
+               for row, image in enumerate(IMAGES))
+    groups = collect(CONFIG, volumes, licence="", origin="").groups
+    assert groups is not None and groups.tolist() == [0, 1, 2] * 3 + [3]
+
+
 def test_nothing_is_asked_for_beyond_the_limit() -> None:
     def found() -> Iterator[Found]:
         yield Found("bad", UnseenError("bad: damaged"))
