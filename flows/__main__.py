@@ -12,7 +12,7 @@ import typer
 
 from flows.commands import register
 from flows.running.warm import hand_over
-from unseen_core.errors import UnseenError
+from unseen_core.errors import UnseenError, refusals_told
 
 __all__ = ["main", "run_command"]
 
@@ -167,7 +167,8 @@ def run_command() -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     called = "unseen" if Path(sys.argv[0]).name == "unseen" else "python -m flows"
     try:
-        return app(sys.argv[1:] or ["--help"], called, standalone_mode=False) or 0
+        with refusals_told():
+            return app(sys.argv[1:] or ["--help"], called, standalone_mode=False) or 0
     except UnseenError as error:
         message = str(error)
     except _Misuse as error:

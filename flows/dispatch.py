@@ -8,6 +8,7 @@ from urllib.request import urlopen
 
 from flows.running.registry import UNRECORDED, find_stage
 from flows.running.run import LOG, DirectRun
+from unseen_core.errors import refusals_told
 
 __all__ = ["PATIENCE", "prefect_answers", "run_stage"]
 
@@ -29,9 +30,9 @@ def run_stage(name: str, targets: Mapping[str, str] | None = None) -> dict[str, 
         The small dictionary that the stage returns.
 
     Raises:
-        UnseenError: If the stage is unknown or its input is wrong.
+        UnseenError: If the stage is unknown, its input is wrong, or the disk is full or closed.
     """
-    fn = find_stage(name)
+    fn = refusals_told()(find_stage(name))
     targets = dict(targets or {})
     if not prefect_answers():
         return fn(DirectRun(), **targets)

@@ -1,6 +1,7 @@
 """A whole project that runs in seconds: a network of random weights and a few drawn images."""
 
 import os
+import resource
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -145,6 +146,17 @@ def contents(folder: Path, pattern: str = "*") -> dict[str, bytes]:
     """Return every file below a folder by its relative name."""
     return {file.relative_to(folder).as_posix(): file.read_bytes()
             for file in sorted(folder.rglob(pattern)) if file.is_file()}
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """Let no file grow beyond ``size`` bytes, in this process."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def isolate(patch: pytest.MonkeyPatch, folder: Path) -> None:

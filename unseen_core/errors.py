@@ -1,9 +1,17 @@
 """The one error that a user is meant to read, and the words that such lines share."""
 
-from collections.abc import Iterable
+import errno
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 
-__all__ = ["UnseenError", "did_you_mean", "first_line"]
+__all__ = ["UnseenError", "did_you_mean", "first_line", "refusals_told"]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class UnseenError(Exception):
@@ -25,3 +33,32 @@ def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of what a library says, or the error's class where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def refusals_told(path: Path | None = None) -> Iterator[None]:
+    """Turn what a file system refuses for good into one line: no space, or no permission.
+
+    Other errors of the system may pass; they leave the block as they are.
+
+    Args:
+        path: What is written, where the error may not say.
+
+    Raises:
+        UnseenError: The block met a full disk, or what it may not read or write.
+    """
+    try:
+        yield
+    except OSError as error:
+        said = error.filename2 or error.filename  # of a copy, the second is what is written
+        named = path or (Path(os.fsdecode(said)) if said else Path.cwd())
+        if error.errno in _CLOSED:
+            raise UnseenError(f"{named}: {error.strerror}; change its permissions, or work in a "
+                              "copy that is yours") from error
+        if error.errno in _FULL:
+            place = next(one for one in (named, *named.absolute().parents) if one.exists())
+            free = shutil.disk_usage(place).free
+            raise UnseenError(
+                f"{named}: {error.strerror}, {free / 1e6:.0f} MB are free there; make room and "
+                "give the command again, it goes on where it stopped") from error
+        raise

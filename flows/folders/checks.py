@@ -67,10 +67,8 @@ def read_images(
             percentile=percentile))
     except UnseenError as error:
         raise UnseenError(str(error).removeprefix("domain images: ")) from None
-    for name, reason in source.skipped:
-        run.log.warning("%s: skipped %s: %s", path, name, reason)
-    for note in source.notes:
-        run.log.warning("%s: %s", path, note)
+    for line in source.warnings():
+        run.log.warning("%s: %s", path, line)
     return replace(source, images=with_channels(source.images, channels))
 
 

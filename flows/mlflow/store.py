@@ -8,9 +8,10 @@ import json
 import logging
 import math
 import os
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -166,9 +167,12 @@ def connect(root: Path, *, seconds: float = math.inf) -> Store:
     # They announce every table they change and every connection they try again.
     for noisy in ("alembic", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    uri = store_uri(root)
+    if uri.startswith("sqlite:///"):  # MLflow tries for minutes to open what is no database
+        with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as file:
+            file.execute("PRAGMA schema_version")
     from mlflow import MlflowClient
 
-    uri = store_uri(root)
     client = MlflowClient(tracking_uri=uri)
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is not None:

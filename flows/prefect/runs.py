@@ -26,7 +26,7 @@ from flows.prefect.record import artifact_key, one_line_mistakes, optional_recor
 from flows.prefect.workers import Place, dask_runner, do_part, is_spread
 from flows.running.registry import StageFunction
 from flows.running.run import LOG, RETRIES, RETRY_DELAY, DirectRun
-from unseen_core.errors import UnseenError
+from unseen_core.errors import UnseenError, refusals_told
 
 __all__ = ["PrefectRun", "run_recorded"]
 
@@ -66,7 +66,7 @@ class PrefectRun:
         DVC's, and hashing large tensors takes seconds. A part whose task is lost because the
         server has gone is done here, without a record.
         """
-        call = next(self.calls)
+        call, fn = next(self.calls), refusals_told()(fn)
         if self.unreachable.is_set():
             return DirectRun(self.retries, self.delay).map(fn, items, name=name, workers=workers)
         free = Semaphore(workers)  # the task runner has a thread for every core

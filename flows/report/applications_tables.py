@@ -29,7 +29,7 @@ from unseen_core.basics.images import png_bytes, to_float, to_uint8, with_channe
 from unseen_core.basics.schedule import Schedule
 from unseen_core.judging.features import extract
 from unseen_core.judging.probe import Probe, fit_probe, wilson
-from unseen_core.store import Scratch, read_pictures, write_bytes, write_json
+from unseen_core.store import Scratch, read_pictures, write_bytes, write_csv, write_json
 from unseen_core.types import FeatureExtractor
 
 __all__ = ["write_tables"]
@@ -89,8 +89,7 @@ def write_tables(
     filled = {name: rows for name, rows in tables.items() if rows}
     for name, rows in filled.items():
         frame = pd.DataFrame(rows)
-        work.add(f"{name}.csv", lambda path, x=frame: x.to_csv(path, index=False,
-                                                               float_format="%.6g"))
+        work.add(f"{name}.csv", lambda path, x=frame: write_csv(path, x))
     report = {**conditions, **tables, "verdicts": verdicts,
               "settings": params.applications.model_dump(),
               "classifier": vars(Classifier(steps=params.applications.augment.steps))}

@@ -17,6 +17,8 @@ from tenacity import (
     wait_fixed,
 )
 
+from unseen_core.errors import refusals_told
+
 __all__ = ["LOG", "RETRIES", "RETRY_DELAY", "DirectRun", "Run", "failure"]
 
 LOG = logging.getLogger("unseen")
@@ -108,7 +110,7 @@ class DirectRun:
             wait=wait_fixed(self.delay), reraise=True, before_sleep=lambda state: LOG.warning(
                 "%s: %s; trying again in %g s", label, failure(state), self.delay))
         try:
-            return tries(fn, item)
+            return tries(refusals_told()(fn), item)
         except OSError as error:
             LOG.error("%s failed: %s", label, error)
             raise

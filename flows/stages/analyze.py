@@ -31,7 +31,7 @@ from unseen_core.diffusion.transport import denoise
 from unseen_core.errors import UnseenError
 from unseen_core.judging.features import extract
 from unseen_core.judging.probe import fit_probe
-from unseen_core.store import TensorStore, read_pictures, write_frame, write_json
+from unseen_core.store import TensorStore, read_pictures, write_csv, write_frame, write_json
 
 __all__ = ["analyze"]
 
@@ -120,7 +120,7 @@ def analyze(run: Run, *, model: str, domain: str) -> dict[str, object]:
     frame = pd.DataFrame([{"level": level, **table["figures"]}
                           for level, table in zip(levels, tables, strict=True)])
     write_frame(out / "levels.parquet", frame)
-    frame.to_csv(out / "levels.csv", index=False, float_format="%.6g")
+    write_csv(out / "levels.csv", frame)
     sheet.save(out / "walks.png")
     plot_analysis(report, out / "analysis.png")
     return {"levels": levels}

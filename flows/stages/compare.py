@@ -19,7 +19,7 @@ from flows.settings.params import load_params
 from flows.settings.paths import PATHS
 from unseen_core.errors import UnseenError
 from unseen_core.judging.extractors import metric_names
-from unseen_core.store import read_json, write_bytes, write_json
+from unseen_core.store import read_json, write_bytes, write_csv, write_json
 
 __all__ = ["compare"]
 
@@ -49,14 +49,13 @@ def compare(run: Run) -> dict[str, object]:
     selections = [read_json(PATHS.selection(model, domain, "json"))
                   for model, domain in dict.fromkeys(zip(table["model"], table["domain"],
                                                          strict=True))]
-    PATHS.report.mkdir(parents=True, exist_ok=True)
-    table.to_csv(PATHS.report / "compare.csv", index=False, float_format="%.6g")
-    _latents(latents).to_csv(PATHS.report / "latents.csv", index=False, float_format="%.6g")
+    write_csv(PATHS.report / "compare.csv", table)
+    write_csv(PATHS.report / "latents.csv", _latents(latents))
     best = best_cells(params, plan, table, kernel)
     write_json(PATHS.report / "best.json", best)
     write_json(PATHS.report / "mean.json", mean_of_best(best, kernel))
     judged = judge_selections(selections, table, kernel, params)
-    judged.to_csv(PATHS.report / "selection.csv", index=False, float_format="%.6g")
+    write_csv(PATHS.report / "selection.csv", judged)
     run.map(lambda draw: draw(table, kernel, plan, PATHS.report), plots.ALL,
             name=lambda draw: draw.__name__)
     summary = summarise(table, best, kernel, plan) + "\n" + summarise_selections(judged, kernel)

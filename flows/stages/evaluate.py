@@ -22,7 +22,8 @@ from unseen_core.basics.sheets import pair_sheet
 from unseen_core.judging.features import extract
 from unseen_core.judging.judges import DomainJudge, GhostJudge, Metrics, measure
 from unseen_core.judging.measures import Judged
-from unseen_core.store import read_pictures, write_bytes, write_frame, write_json
+from unseen_core.judging.novelty import mean_distance
+from unseen_core.store import read_pictures, write_bytes, write_csv, write_frame, write_json
 
 __all__ = ["evaluate"]
 
@@ -53,6 +54,7 @@ def evaluate(run: Run, *, model: str, domain: str) -> dict[str, object]:
     ids_of_fit = fit_frame["id"].tolist()
     judge = DomainJudge.of(spaces[0], fit_images, held_out, seen, ids_of_fit)
     ghost_judge = GhostJudge.of(fit_images, held_out, seed)
+    spread = mean_distance(spaces[0].held_out)
     generated = PATHS.generated(model, domain)
     drawn = {row.cell: row for row in drawn_cells(PATHS.starts(model, domain))}
 
@@ -69,7 +71,7 @@ def evaluate(run: Run, *, model: str, domain: str) -> dict[str, object]:
         said, values = judge.judge(images, features[0])
         haunted, chances = ghost_judge.judge(images, draws, seed)
         measured = measure(Judged(images, fit_images, held_out, features[0], spaces[0].fit,
-                                  spaces[0].held_out, draws, seed))
+                                  spaces[0].held_out, spread, draws, seed))
         row = drawn.get(cell)
         metrics |= said | measured | haunted | {"acceptance": row and row.acceptance,
                                      **{name: cost.get(name) for name in COSTS}}
@@ -85,7 +87,7 @@ def evaluate(run: Run, *, model: str, domain: str) -> dict[str, object]:
     write_frame(PATHS.metrics(model, domain, "parquet"), pd.concat(tables))
     flat = pd.DataFrame([{**{k: row[k] for k in ("level", "sampler", "n")}, **row["metrics"]}
                          for row in rows])
-    flat.to_csv(PATHS.metrics(model, domain, "csv"), index=False, float_format="%.6g")
+    write_csv(PATHS.metrics(model, domain, "csv"), flat)
     natural = judge.natural
     title = (f"{model} {domain} | beside: nearest fit image by {spaces[0].extractor.name}; "
              f"copies are nearer than {natural.threshold:.3g}, no held-out image is nearer than "

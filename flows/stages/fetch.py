@@ -51,10 +51,8 @@ def _fetch(params: Params, domain: str, run: Run) -> dict[str, object]:
     source = load(source_of(params, domain))
     if section.licence:
         source = replace(source, licence=section.licence)
-    for name, reason in source.skipped:
-        run.log.warning("domains.%s: skipped %s: %s", domain, name, reason)
-    for note in source.notes:
-        run.log.warning("domains.%s: %s", domain, note)
+    for line in source.warnings():
+        run.log.warning("domains.%s: %s", domain, line)
     source, copies = grouped(source, params.images.near_copies)
     if len(copies):
         one, other = ((source.files or source.ids)[row] for row in copies[0].tolist())

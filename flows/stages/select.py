@@ -21,7 +21,7 @@ from unseen_core.basics.images import with_channels
 from unseen_core.errors import UnseenError
 from unseen_core.judging.features import extract
 from unseen_core.judging.selection import Candidate, Choice, choose
-from unseen_core.store import read_pictures, write_bytes, write_json
+from unseen_core.store import read_pictures, write_csv, write_json
 from unseen_core.types import FeatureExtractor
 
 __all__ = ["select"]
@@ -71,8 +71,7 @@ def select(run: Run, *, model: str, domain: str) -> dict[str, object]:
               "thresholds": {"novelty": params.select.novelty,
                              "diversity": params.select.diversity},
               "candidates": len(cells), "cells": [cell.key for cell in cells]}
-    out = PATHS.selection(model, domain, "csv")
-    write_bytes(out, table.to_csv(index=False, float_format="%.6g").encode())
+    write_csv(PATHS.selection(model, domain, "csv"), table)
     plot_selection(table, report, PATHS.selection(model, domain, "png"))
     write_json(PATHS.selection(model, domain, "json"), report)
     return {"candidates": len(cells), "chosen": choice.chosen}

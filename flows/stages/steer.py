@@ -25,7 +25,7 @@ from unseen_core.basics.device import pick_device
 from unseen_core.basics.images import with_channels
 from unseen_core.diffusion.batch import naming_memory
 from unseen_core.judging.extractors import metric_names
-from unseen_core.store import read_pictures, write_json
+from unseen_core.store import read_pictures, write_csv, write_json
 
 __all__ = ["steer", "unchanged_share"]
 
@@ -81,7 +81,7 @@ def steer(run: Run, *, model: str) -> dict[str, object]:
     tables = {"teleport": teleport,
               "colour": [row for found in controls.values() for part in found for row in part.rows]}
     for name, rows in tables.items():
-        pd.DataFrame(rows).to_csv(out / f"{name}.csv", index=False, float_format="%.6g")
+        write_csv(out / f"{name}.csv", pd.DataFrame(rows))
     plot_steer(report, out / "steer.png")
     colour = controls["colour"]
     colour_sheet(colour[0].wanted, [part.images for part in colour], levels).save(

@@ -35,7 +35,7 @@ from unseen_core.basics.device import pick_device
 from unseen_core.basics.images import to_float, with_channels
 from unseen_core.basics.schedule import Schedule
 from unseen_core.diffusion.denoiser import UNetEps
-from unseen_core.store import read_pictures, write_json
+from unseen_core.store import read_pictures, write_csv, write_json
 
 __all__ = ["trajectory"]
 
@@ -153,7 +153,7 @@ def _write(
         "emergence": order, "gains": agreement, "figures": figures(levels)}
     write_json(out / "trajectory.json", report)
     for name, frame in (("levels", levels), ("emergence", emergence), ("gains", gains)):
-        frame.to_csv(out / f"{name}.csv", index=False, float_format="%.6g")
+        write_csv(out / f"{name}.csv", frame)
     plot_trajectory(report, levels, emergence, gains, out / "trajectory.png")
     plot_strip(found["strip"], found["strip_predicted"], down).save(out / "strip.png")
 

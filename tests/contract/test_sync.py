@@ -1,14 +1,13 @@
 """MLflow unreachable, slow or full: one warning, and `sync` records the missing runs."""
 
 import json
-import resource
 import shutil
 import socket
 import subprocess
 from contextlib import contextmanager
 
 import pytest
-from workspace import parameters, write_parameters
+from workspace import full_disk, parameters, write_parameters
 
 from flows.mlflow import tracking
 from flows.mlflow.store import connect
@@ -51,17 +50,6 @@ def warnings_of(caplog):
 
 
 @contextmanager
-def full_disk():
-    """Let no file grow beyond 100 kB, in this process."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@contextmanager
 def silent_server(monkeypatch):
     """Serve an address that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server, monkeypatch.context() as patch:
@@ -80,11 +68,28 @@ def out_of_patience(monkeypatch):
         yield
 
 
-@pytest.mark.parametrize("trouble", ["silent", "slow", "full"])
+@contextmanager
+def no_database(root, content):
+    """Have a folder, or a file of another kind, where the store belongs."""
+    place, kept = root / "mlflow.db", root / "kept.db"
+    place.rename(kept)
+    if content is None:
+        place.mkdir()
+    else:
+        place.write_bytes(content)
+    yield
+    if content is None:
+        place.rmdir()
+    kept.rename(place)
+
+
+@pytest.mark.parametrize("trouble", ["silent", "slow", "full", "folder", "foreign"])
 def test_a_troubled_store_is_named_once_and_synced_later(project, cells, trouble, monkeypatch,
                                                          caplog):
-    store = {"silent": lambda: silent_server(monkeypatch), "full": full_disk,
-             "slow": lambda: out_of_patience(monkeypatch)}[trouble]
+    store = {"silent": lambda: silent_server(monkeypatch), "full": lambda: full_disk(100_000),
+             "slow": lambda: out_of_patience(monkeypatch),
+             "folder": lambda: no_database(project, None),
+             "foreign": lambda: no_database(project, b"not a database" * 100)}[trouble]
     with store():
         tracking.record_invocation({"a": 1}, cells, root=project)
     line, = warnings_of(caplog)

@@ -9,6 +9,7 @@ from unseen_core.errors import UnseenError
 from unseen_core.judging.audit import audit
 from unseen_core.judging.novelty import (
     diversity,
+    mean_distance,
     nearest,
     nearest_pictures,
     novelty,
@@ -61,9 +62,9 @@ def test_novelty_and_copies() -> None:
 def test_diversity_is_a_ratio_of_mean_distances() -> None:
     x, y = normal(300, 4, 0), normal(40, 4, 1)
     wanted = pdist(x.numpy()).mean() / pdist(y.numpy()).mean()
-    assert diversity(x, y) == pytest.approx(wanted, rel=1e-12)
-    assert diversity(3 * y, y) == pytest.approx(3, rel=1e-12)
-    assert diversity(y[:1].expand(5, -1), y) == 0
+    assert diversity(x, mean_distance(y)) == pytest.approx(wanted, rel=1e-12)
+    assert diversity(3 * y, mean_distance(y)) == pytest.approx(3, rel=1e-12)
+    assert diversity(y[:1].expand(5, -1), mean_distance(y)) == 0
 
 
 def test_precision_recall() -> None:
@@ -90,7 +91,9 @@ def test_bad_input_names_the_mend() -> None:
     with pytest.raises(UnseenError, match="remove duplicates"):
         novelty(x, x, x)
     with pytest.raises(UnseenError, match="all are equal"):
-        diversity(x, x[:1].expand(4, -1))
+        diversity(x, mean_distance(x[:1].expand(4, -1)))
+    with pytest.raises(UnseenError, match="x: 1 images where at least 2"):
+        diversity(x[:1], 1.0)
     with pytest.raises(UnseenError, match="fake: 3 images where at least 4"):
         precision_recall(x, x[:3])
     with pytest.raises(UnseenError, match="k >= 1"):

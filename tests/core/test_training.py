@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from workspace import full_disk
 
 from unseen_core.errors import UnseenError
 from unseen_core.sources.shapes import _CHUNK, _shape, draw_shapes
@@ -153,6 +154,12 @@ def test_a_damaged_scratch_is_one_line(tmp_path: Path, spoil: Callable[[Path], o
     with pytest.raises(UnseenError, match=r"a\.pt .*delete it") as caught:
         train(tmp_path / "a.pt", replace(TINY, steps=1))
     assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    with full_disk(1000), pytest.raises(UnseenError, match=r"a\.pt: File too large, .* free"):
+        train(tmp_path / "a.pt", replace(TINY, steps=1))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_diverging_training_stops_before_it_is_saved(

@@ -18,6 +18,7 @@ class Judged:
     Attributes:
         images, fit, held_out: uint8 (n, 3, h, w) each: generated, fit and held-out images.
         features, fit_features, held_out_features: float32 (n, d), row by row those images.
+        held_out_spread: Mean distance of two held-out images, the same for every cell.
         draws: Bootstrap draws, for metrics with an interval.
         seed: Of all random numbers.
     """
@@ -28,6 +29,7 @@ class Judged:
     features: Tensor
     fit_features: Tensor
     held_out_features: Tensor
+    held_out_spread: float
     draws: int
     seed: int
 

@@ -7,7 +7,7 @@ from unseen_core.errors import UnseenError
 from unseen_core.judging.measures import Figures, Judged, metric
 from unseen_core.judging.metrics import check_features
 
-__all__ = ["diversity", "manifolds", "nearest", "nearest_pictures", "novelty",
+__all__ = ["diversity", "manifolds", "mean_distance", "nearest", "nearest_pictures", "novelty",
            "precision_recall", "spread"]
 
 _CHUNK = 256
@@ -91,27 +91,33 @@ def novelty(generated: Tensor, held_out: Tensor, fit: Tensor) -> float:
     return nearest(generated, fit)[0].quantile(0.5).item() / floor
 
 
-def _mean_pair(x: Tensor) -> float:
-    """Mean distance over the n (n - 1) / 2 pairs."""
+def mean_distance(x: Tensor) -> float:
+    """Return the mean Euclidean distance over the n (n - 1) / 2 pairs.
+
+    Args:
+        x: Features, shape (n, d), n >= 2.
+
+    Raises:
+        UnseenError: If there is but one, or a value is not finite.
+    """
+    check_features({"x": x})
     total = sum(_distances(rows, x).sum().item() for rows in x.split(_CHUNK))
     return total / (len(x) * (len(x) - 1))
 
 
-def diversity(generated: Tensor, real: Tensor) -> float:
-    """Mean pairwise distance of generated images over that of real images.
+def diversity(generated: Tensor, spread: float) -> float:
+    """Return the mean distance of two generated images over that of two real ones.
 
     Args:
         generated: Features, shape (n, d), n >= 2.
-        real: Features of held-out real images, shape (m, d), m >= 2.
+        spread: `mean_distance` of held-out real images.
 
     Raises:
-        UnseenError: If the sets do not fit together or all real images are equal.
+        UnseenError: If there is but one image, or all real images are equal.
     """
-    check_features({"generated": generated, "real": real})
-    spread = _mean_pair(real)
     if spread == 0:
         raise UnseenError("real images: all are equal, so diversity has no scale; add others")
-    return _mean_pair(generated) / spread
+    return mean_distance(generated) / spread
 
 
 def _radii(x: Tensor, k: int) -> Tensor:
@@ -153,7 +159,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, flo
 @metric
 def spread(judged: Judged) -> Figures:
     """Return ``diversity``: mean pairwise distance over that of held-out images."""
-    return {"diversity": diversity(judged.features, judged.held_out_features)}
+    return {"diversity": diversity(judged.features, judged.held_out_spread)}
 
 
 @metric

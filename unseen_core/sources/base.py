@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ __all__ = ["SOURCES", "Loader", "SourceConfig", "SourceImages", "content_hash", 
 
 _DOMAIN = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(/[\w.-]+)?@[\w.-]+", re.ASCII)
+_NAMED = 10  # files left out that a line each is printed of
 _OPTIONS: dict[str, tuple[str, ...]] = {}
 
 
@@ -151,6 +152,14 @@ class SourceImages:
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.ids)
+
+    def warnings(self) -> Iterator[str]:
+        """Yield a line for each file left out, of many for the first ones, and for each note."""
+        for name, reason in self.skipped[:_NAMED]:
+            yield f"skipped {name}: {reason}"
+        if (more := len(self.skipped) - _NAMED) > 0:
+            yield f"skipped {more} more, which the report beside the images names"
+        yield from self.notes
 
 
 Loader = Callable[[SourceConfig], SourceImages]

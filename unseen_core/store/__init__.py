@@ -8,7 +8,7 @@ from unseen_core.store.fingerprint import (
     import_closure,
     syntax_tree,
 )
-from unseen_core.store.frames import read_frame, write_frame
+from unseen_core.store.frames import read_frame, write_csv, write_frame
 from unseen_core.store.manifest import DType, Manifest, latent_manifest, write_index
 from unseen_core.store.pictures import read_pictures, write_pictures
 from unseen_core.store.scratch import Scratch
@@ -33,6 +33,7 @@ __all__ = [
     "save_tensors",
     "syntax_tree",
     "write_bytes",
+    "write_csv",
     "write_frame",
     "write_index",
     "write_json",

@@ -1,14 +1,16 @@
-"""Files that are whole or absent, whatever interrupts the writer."""
+"""Files that are whole or absent, whatever interrupts the writer; a full disk is one line."""
 
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 
-from unseen_core.errors import UnseenError
+from unseen_core.errors import UnseenError, refusals_told
 
 __all__ = ["read_json", "write_bytes", "write_json", "write_with"]
 
@@ -25,20 +27,25 @@ def write_with(path: Path, writer: Callable[[Path], None]) -> None:
         writer: Called once with the temporary path; it has to create that file.
 
     Raises:
-        OSError: The file system refused; ``path`` is as it was before.
+        UnseenError: The disk is full, or the folder may not be written.
+        OSError: The file system failed otherwise. Then, too, ``path`` is as it was before.
     """
     folder = path.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
     temporary = folder / f".{path.name}.{os.getpid()}.tmp"
-    try:
-        writer(temporary)
-        _sync(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync(folder)
+    with refusals_told(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
+        try:
+            writer(temporary)
+            _sync(temporary)
+            os.replace(temporary, path)
+        except SafetensorError as error:  # which knows the system's errors by their numbers alone
+            if number := re.search(r"os error (\d+)", str(error)):
+                raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+            raise
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync(folder)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

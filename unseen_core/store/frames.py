@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unseen_core.errors import UnseenError, first_line
-from unseen_core.store.atomic import write_with
+from unseen_core.store.atomic import write_bytes, write_with
 
-__all__ = ["read_frame", "write_frame"]
+__all__ = ["read_frame", "write_csv", "write_frame"]
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> None:
@@ -34,6 +34,11 @@ def write_frame(path: Path, frame: pd.DataFrame) -> None:
                        write_statistics=False)
 
     write_with(path, write)
+
+
+def write_csv(path: Path, frame: pd.DataFrame) -> None:
+    """Write a table as CSV with six digits of every number, atomically; without the index."""
+    write_bytes(path, frame.to_csv(index=False, float_format="%.6g").encode())
 
 
 def read_frame(path: Path) -> pd.DataFrame:

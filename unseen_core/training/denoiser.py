@@ -1,6 +1,7 @@
 """Training of a small DDPM from nothing, resumable, on a laptop or one GPU."""
 
 import hashlib
+import io
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 
 from unseen_core.errors import UnseenError
+from unseen_core.store import write_bytes
 
 __all__ = ["DenoiserConfig", "build_network", "train_denoiser"]
 
@@ -166,11 +168,11 @@ def _loss(network: UNet2DModel, x: Tensor, alpha_bar: Tensor, generator: torch.G
 def _save(
     path: Path, mark: str, step: int, smooth: float, *parts: nn.Module | torch.optim.Optimizer
 ) -> None:
-    """Write the state of training beside its place, then move it there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write the state of training, whole or not at all."""
     state = {"mark": mark, "step": step, "smooth": smooth, "parts": [p.state_dict() for p in parts]}
-    torch.save(state, path.with_suffix(".new"))
-    path.with_suffix(".new").replace(path)
+    content = io.BytesIO()  # on a full disk torch would say something else
+    torch.save(state, content)
+    write_bytes(path, content.getvalue())
 
 
 def _load(

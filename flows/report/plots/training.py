@@ -8,7 +8,7 @@ import pandas as pd
 from flows.settings.paths import PATHS
 from flows.settings.plan import Plan
 from unseen_core.judging.extractors import reported
-from unseen_core.store import read_json
+from unseen_core.store import read_json, write_csv
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -41,7 +41,7 @@ def training(table: pd.DataFrame, kernel: str, plan: Plan, folder: Path) -> None
             if _network(cell["sampler"], plan)]
     found = pd.DataFrame(rows, columns=[*_AXES, *_SETTINGS, *measured, *_FORGETTING])
     found = found.sort_values(_AXES[:2] + _AXES[5:], kind="stable")
-    found.to_csv(out / "training.csv", index=False, float_format="%.6g")
+    write_csv(out / "training.csv", found)
     if rows:
         _plot(found, table, kernel, plan, folder)
 

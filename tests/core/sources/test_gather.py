@@ -30,6 +30,13 @@ def test_images_keep_their_order_over_blocks(rows: int, monkeypatch: pytest.Monk
     assert (source.licence, source.origin, len(source)) == ("CC0", "here", 10)
 
 
+def test_of_many_that_are_left_out_the_first_are_named() -> None:
+    source = collect(CONFIG, entries([*range(10), *range(10), 0, 1]), licence="", origin="")
+    lines = list(source.warnings())
+    assert lines[0] == "skipped image 0: same pixels as image 0" and len(lines) == 11
+    assert lines[-1] == "skipped 2 more, which the report beside the images names"
+
+
 def test_labels_that_are_unknown() -> None:
     mixed = [Found("a", IMAGES[0], 4), Found("b", IMAGES[1]), Found("c", IMAGES[2], 0)]
     source = collect(CONFIG, mixed, licence="", origin="")

@@ -1,0 +1,64 @@
+"""A full disk, or one that may not be written: one line in every stage, and nothing is lost."""
+
+import shutil
+
+import pytest
+from workspace import DOMAIN, MODEL, PAIRED, contents, full_disk
+
+from flows.dispatch import run_stage
+
+CELL = {"model": MODEL, "domain": DOMAIN}
+STAGES = [("fetch", {"domain": DOMAIN}, f"data/source/domains/{DOMAIN}"),
+          ("fetch_model", {"model": MODEL}, f"data/source/models/{MODEL}"),
+          ("plan", {}, "data/plan.json"),
+          ("invert", CELL, f"data/latents/{MODEL}/{DOMAIN}"),
+          ("invert", {"model": MODEL}, f"data/seen/{MODEL}"),
+          ("fit", CELL, f"data/priors/{MODEL}/{DOMAIN}"),
+          ("sample", CELL, f"data/starts/{MODEL}/{DOMAIN}"),
+          ("denoise", CELL, f"data/generated/{MODEL}/{DOMAIN}"),
+          ("select", CELL, f"data/selection/{MODEL}/{DOMAIN}.json"),
+          ("evaluate", CELL, f"data/metrics/{MODEL}/{DOMAIN}.json"),
+          ("trajectory", {"model": MODEL}, f"data/trajectory/{MODEL}"),
+          ("steer", {"model": MODEL}, f"data/steer/{MODEL}"),
+          ("applications", {"model": MODEL}, f"data/applications/{MODEL}"),
+          ("compare", {}, "data/report/compare.csv")]
+
+
+def results(project):
+    """Return every file of data/ but the seconds that stages took."""
+    return {name: data for name, data in contents(project / "data").items()
+            if not name.startswith("seconds/")}
+
+
+@pytest.mark.parametrize(("stage", "targets", "out"), STAGES)
+def test_a_stage_on_a_full_disk_says_so_and_goes_on_later(command, done, stage, targets, out):
+    before = results(done)
+    if (done / out).is_dir():
+        shutil.rmtree(done / out)
+    else:
+        (done / out).unlink()
+    words = [word for key, value in targets.items() for word in (f"--{key}", value)]
+    with full_disk(300):
+        code, _, said = command(stage.replace("_", "-"), *words)
+    assert code == 2
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("error: ") and "File too large" in last and "MB are free there" in last
+    assert "Traceback" not in said and said.count("File too large") == 1
+    assert last.startswith(("error: data/", "error: .work/", f"error: {done}/"))
+    run_stage(stage, targets)
+    assert results(done) == before
+
+
+def test_every_stage_is_tried():
+    tried = {stage for stage, _, _ in STAGES}
+    # These two have nothing to do here, and write a report of less than 300 bytes.
+    assert tried == {*PAIRED, "fetch", "fetch_model", "plan", "trajectory", "steer",
+                     "applications", "compare"} - {"analyze", "finetune"}
+
+
+def test_a_folder_that_may_not_be_written_is_one_line(command, done):
+    shutil.rmtree(done / "data/latents")
+    (done / "data/latents").symlink_to("/sys/kernel")  # closed to root, too
+    code, _, said = command("invert", "--model", MODEL, "--domain", DOMAIN)
+    assert code == 2 and "Traceback" not in said
+    assert "data/latents" in said and "change its permissions" in said
