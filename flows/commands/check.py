@@ -5,13 +5,13 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from flows.loading.checkpoints import misfits, open_model
 from flows.settings.params import Params, read_params
 from flows.settings.paths import PATHS
 from flows.settings.plan import Plan
+from flows.settings.sections import Domain
 from flows.stages.fetch import source_of
 from unseen_core.basics.device import pick_device
 from unseen_core.checkpoints.loading import Checkpoint
@@ -116,20 +116,25 @@ def _domains(params: Params) -> Iterator[str]:
             yield f"domains.{name}.path: {path} is a folder; give a {section.source} file"
         elif path.is_file() and section.source in _FOLDERS:
             yield f"domains.{name}.path: {path} is a file; give a folder"
-        elif (count := _entries(section.source, path)) is not None and count < wanted:
+        elif (count := _entries(section, path)) is not None and count < wanted:
             yield (f"domains.{name}: {path} has {count} files, fewer than fit + held_out, "
                    f"{wanted}; lower these or add images")
 
 
-def _entries(kind: str, path: Path) -> int | None:
+def _entries(section: Domain, path: Path) -> int | None:
     """Return at most how many images there are; None where a look at the names does not tell."""
-    with suppress(OSError, zipfile.BadZipFile, UnseenError):  # fetch says what is wrong
-        if kind == "folder":
-            return sum(not file.is_dir() for file in visible(path.resolve()))
-        if kind == "zip":
+    try:
+        if section.source == "folder":
+            names = [file.name for file in visible(path.resolve()) if not file.is_dir()]
+        elif section.source == "zip":
             with zipfile.ZipFile(path) as archive:
-                return sum(not member.is_dir() for member in archive.infolist())
-    return None
+                names = [member.filename for member in archive.infolist() if not member.is_dir()]
+        else:
+            return None
+    except (OSError, zipfile.BadZipFile, UnseenError):  # fetch says what is wrong
+        return None
+    many = section.pages == "all" or any(".nii" in name.lower() for name in names)
+    return None if many else len(names)
 
 
 def _comes(params: Params, path: str) -> bool:

@@ -153,6 +153,9 @@ def generate(
     percentile: Annotated[tuple[float, float] | None, typer.Option(
         help="Percentiles of each file's values that are black and white, as 1 99: for FITS, "
              "DICOM, NIfTI, floating point.")] = None,
+    all_pages: Annotated[bool, typer.Option(
+        "--all-pages", help="Take every page of TIFF and DICOM files; by default the "
+                            "first.")] = False,
 ) -> None:
     """Make new images of the domain of a folder of examples, with the model frozen."""
     from flows.dispatch import run_stage
@@ -164,7 +167,7 @@ def generate(
         settings=read_settings(settings or []), level=level, count=count, steps=steps, seed=seed,
         method=method, model=_first(model, pipeline),
         pipeline=None if pipeline is None else str(pipeline), prompt=prompt, negative=negative,
-        guidance=guidance, percentile=percentile)
+        guidance=guidance, percentile=percentile, pages="all" if all_pages else "first")
     _download_missing(request.model)
     made = run_stage("generate", {"request": request.model_dump_json(exclude_defaults=True)})
     typer.echo(f"{out}: {made['images']} images, sheet.png and manifest.json")

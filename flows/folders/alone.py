@@ -61,7 +61,7 @@ def generate_alone(run: Run, asked: Request, params: Params) -> dict[str, object
     opened = open_network(params, model=asked.model, pipeline=folder, prompt=asked.prompt,
                           negative=asked.negative, guidance=asked.guidance, device=device)
     source = read_images(params, asked.images, opened.size, run, channels=opened.channels,
-                         percentile=asked.percentile)
+                         percentile=asked.percentile, pages=asked.pages)
     tuned = tuned_noise(asked)
     if tuned is None and len(source) < sampler.fewest:
         found = "one image" if len(source) == 1 else f"{len(source)} images"

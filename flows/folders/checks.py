@@ -50,7 +50,7 @@ def check_pipeline(folder: Path) -> None:
 
 def read_images(
     params: Params, path: str, size: int, run: Run, *, channels: int = 3,
-    percentile: tuple[float, float] | None = None,
+    percentile: tuple[float, float] | None = None, pages: str = "first",
 ) -> SourceImages:
     """Return the images of a folder or zip as a network takes them, and warn of unusable files.
 
@@ -64,7 +64,7 @@ def read_images(
         source = load(SourceConfig(
             kind=kind, domain="images", path=path, crop=params.images.crop, size=size,
             skip_bad=params.images.skip_bad, max_pixels=params.images.max_pixels,
-            percentile=percentile))
+            percentile=percentile, pages=pages))
     except UnseenError as error:
         raise UnseenError(str(error).removeprefix("domain images: ")) from None
     for line in source.warnings():

@@ -65,7 +65,7 @@ def _by_method(run: Run, asked: Request, params: Params) -> dict[str, object]:
             opened.network.schedule.check_level(cell.level, "--level")
     grid = _grid(asked, params, opened.network.schedule, {cell.level for cell in cells})
     source = read_images(params, asked.images, opened.size, run, channels=opened.channels,
-                         percentile=asked.percentile)
+                         percentile=asked.percentile, pages=asked.pages)
     if len(source) < FEWEST:
         raise UnseenError(f"{asked.images} has {len(source)} usable images; the method needs "
                           f"{FEWEST} or more")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from ruamel.yaml import YAML, YAMLError
@@ -42,6 +43,7 @@ class Request(Section):
         method: Solver; None: ``solver.method``, and ddim under guidance.
         model, pipeline, prompt, negative, guidance: See `open_network`.
         percentile: Percentiles of each file that are black and white; None: by its type.
+        pages: Of a file with several, ``first`` or ``all``.
     """
 
     images: str
@@ -59,6 +61,7 @@ class Request(Section):
     negative: str = ""
     guidance: float = 1.0
     percentile: tuple[float, float] | None = None
+    pages: Literal["first", "all"] = "first"
 
 
 def read_settings(pairs: Sequence[str]) -> dict[str, object]:

@@ -103,6 +103,7 @@ class Domain(Section):
     range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     percentile: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     asinh: bool = False
+    pages: Literal["first", "all"] = "first"
 
 
 class Images(Section):

@@ -37,6 +37,7 @@ def source_of(params: Params, domain: str) -> SourceConfig:
         size=params.images.size, seed=params.seed, limit=section.limit, column=section.column,
         label=section.label, split=section.split, hub=section.hub,
         range=_pair(section.range), percentile=_pair(section.percentile), asinh=section.asinh,
+        pages=section.pages,
     )
 
 
@@ -82,6 +83,7 @@ def _fetch(params: Params, domain: str, run: Run) -> dict[str, object]:
         "near_copies": len(copies.unique()),
         "stretch": {key: value for key in ("range", "percentile", "asinh")
                     if (value := getattr(section, key))},
+        **({} if section.pages == "first" else {"pages": section.pages}),
         "skipped": [{"file": name, "reason": reason} for name, reason in source.skipped],
     })
     return {"domain": domain, "skipped": len(source.skipped), **counts}

@@ -109,6 +109,11 @@ def test_dicom_is_in_its_own_units_and_light_on_dark():
     assert (found.image.permute(1, 2, 0).numpy() == colour).all()
     (first,) = read(dicom_file(np.stack([values, values * 0])))
     assert first.pages == 2 and (first.image[0].numpy() == RAMP).all()
+    stack = np.stack([values, values * 0, values.T])
+    found = read(dicom_file(stack, RescaleSlope=2, RescaleIntercept=0), every=True,
+                 stretch=Stretch((0, 510)))
+    assert [one.name for one in found] == ["x[0]", "x[2]"]  # nothing is in the other
+    assert (found[1].image[0].numpy() == RAMP.T).all() and found[1].pages == 1
 
 
 def test_nifti_gives_axial_slices_with_the_front_up():

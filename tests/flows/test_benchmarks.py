@@ -160,3 +160,17 @@ def test_the_page_of_performance_is_that_of_the_committed_results():
 
     assert page(ROOT / "benchmarks/results") == (ROOT / "docs/performance.md").read_text("utf-8"), (
         "`python docs/performance.py` renews it")
+
+
+def test_what_comes_back_is_measured_in_decibel_and_grey_levels(schedule):
+    from reconstruction import came_back
+
+    model = GaussianEps(schedule, (3, 4, 4), Gaussian(torch.zeros(48), torch.zeros(48, 0),
+                                                      torch.tensor(0.3)))
+    images = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8)
+    few, many = (came_back(model, images, calls) for calls in (6, 60))
+    assert min(many["decibel"]) > max(few["decibel"]) + 20 and min(many["decibel"]) > 60
+    assert many["grey_levels"] == [0] * 5 and max(few["grey_levels"]) > 0
+    # A pixel that is off by g grey levels alone costs at least its own share of the mean.
+    for off, ratio in zip(few["grey_levels"], few["decibel"], strict=True):
+        assert 10 ** (-ratio / 10) >= ((off - 0.5) / 255) ** 2 / 48

@@ -64,6 +64,15 @@ def test_neighbours_count_where_they_are_drawn_from_alone(complaints):
             "sampler": "geometric", "near": 20, "levels": [100]} | settings))
 
 
+def test_files_of_many_images_are_not_counted_by_their_names(complaints, workspace):
+    assert not complaints(("domains", DOMAIN, "held_out", 7), ("domains", DOMAIN, "pages", "all"))
+    (workspace / "pictures/volume.nii.gz").write_bytes(b"")
+    assert not complaints(("domains", DOMAIN, "pages", "first"))
+    (workspace / "empty").mkdir()
+    line, = complaints(("domains", DOMAIN, "path", "empty"))
+    assert "empty has 0 files" in line
+
+
 def test_all_mistakes_are_listed_at_once(complaints):
     lines = complaints(
         ("samplers", "slerp", {"sampler": "slarp"}), ("samplers", "geometric", "near", 20),

@@ -123,6 +123,19 @@ def test_a_folder_of_a_telescope_needs_a_stretch(project, command):
     assert made()[1]["percentile"] == [1, 99]
 
 
+def test_every_page_of_a_stack_is_a_given_picture(project, command):
+    Path("stacks").mkdir()
+    pictures = [Image.open(file) for file in sorted(Path("drawn").iterdir())]
+    for i in range(0, len(pictures), 4):
+        first, *others = pictures[i : i + 4]
+        first.save(f"stacks/{i:02}.tif", save_all=True, append_images=others)
+    words = ("--count", 2, "--sampler", "geometric", "--level", 200)
+    code, _, printed = command("generate", "stacks", "no", *words)
+    assert code == 2 and "stacks has 3 usable images" in printed
+    assert command("generate", "stacks", "out", *words, "--all-pages")[0] == 0
+    assert len(made()[1]["images"]) == len(pictures)
+
+
 def test_stopped_anywhere_it_goes_on_to_the_same_bytes(project):
     generate = find_stage("generate")
     request = json.dumps({"images": "jpegs", "out": "out", "count": COUNT, "model": MODEL})

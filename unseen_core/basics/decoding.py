@@ -44,13 +44,12 @@ def pages(data: bytes) -> int:
 
 def decode(
     data: bytes, name: str, *, size: int, max_pixels: int, crop: bool = False,
-    stretch: Stretch | None = None,
+    stretch: Stretch | None = None, page: int = 0,
 ) -> Tensor:
     """Return a foreign image file as RGB, uint8 of shape (3, size, size).
 
-    The header is judged before any pixel is decoded. EXIF orientation is applied, of several
-    frames the first is taken, 16-bit grey is divided by 257, and transparent pixels lie on
-    black, so that no white frame enters a domain.
+    The header is judged before any pixel is decoded. EXIF orientation is applied, 16-bit grey is
+    divided by 257, and transparent pixels lie on black, so that no white frame enters a domain.
 
     Args:
         data: The whole file.
@@ -59,6 +58,7 @@ def decode(
         max_pixels: Largest width times height that is decoded.
         crop: Cut the central square out first; otherwise a non-square image is stretched.
         stretch: Which values become black and white; None: those of the file's type.
+        page: Which of several frames, from 0.
 
     Raises:
         UnseenError: Not one of ``FORMATS``, smaller than 8×8, larger than ``max_pixels``,
@@ -69,6 +69,7 @@ def decode(
             warnings.simplefilter("ignore")  # corrupt metadata beside intact pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+                picture.seek(page)
                 check_extent(picture.size, name, max_pixels)
                 tags = getattr(picture, "tag_v2", {})
                 negative = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO

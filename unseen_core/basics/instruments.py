@@ -9,6 +9,7 @@ import gzip
 import io
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -61,12 +62,13 @@ def kind_of(data: bytes, name: str) -> str | None:
 
 def slices(
     data: bytes, name: str, *, size: int, max_pixels: int, crop: bool = False,
-    stretch: Stretch | None = None,
+    stretch: Stretch | None = None, every: bool = False,
 ) -> Iterator[Slice]:
     """Yield the images of a FITS, DICOM or NIfTI file.
 
     * FITS: the first image of the file, two axes, north (its last row) up; BSCALE and BZERO apply.
-    * DICOM: the first frame; rescale slope and intercept apply, MONOCHROME1 becomes light on dark.
+    * DICOM: the first frame, or every one; rescale slope and intercept apply, MONOCHROME1 becomes
+      light on dark.
     * NIfTI: every axial slice that is not all of one value, the patient's front up. Percentiles
       are those of the whole volume.
 
@@ -75,6 +77,7 @@ def slices(
         name: How messages call it.
         size, max_pixels, crop: As for `unseen_core.basics.decoding.decode`.
         stretch: Which values become black and white. Only colour of 8 bits needs none.
+        every: Whether a DICOM file's frames are images each, as the slices of a volume are.
 
     Raises:
         UnseenError: The library is missing, the file is damaged or of a form that is not read, an
@@ -84,7 +87,7 @@ def slices(
     if kind is None:
         raise UnseenError(f"{name}: neither FITS nor DICOM nor NIfTI")
     read: Callable[[bytes, str, int], _Planes] = {
-        "FITS": _fits, "DICOM": _dicom, "NIfTI": _nifti}[kind]
+        "FITS": _fits, "DICOM": partial(_dicom, every=every), "NIfTI": _nifti}[kind]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of headers that are not quite as the standard says
@@ -144,8 +147,8 @@ def _fits(data: bytes, name: str, max_pixels: int) -> _Planes:
     return _Planes(values[::-1][None, ..., None])
 
 
-def _dicom(data: bytes, name: str, max_pixels: int) -> _Planes:
-    """Return the first frame of a DICOM file."""
+def _dicom(data: bytes, name: str, max_pixels: int, *, every: bool) -> _Planes:
+    """Return the first frame of a DICOM file, or every one."""
     import pydicom
     from pydicom.pixels import apply_rescale, pixel_array
 
@@ -154,12 +157,14 @@ def _dicom(data: bytes, name: str, max_pixels: int) -> _Planes:
         raise UnseenError(f"{name}: DICOM without pixels, a report perhaps")
     check_extent((int(record.Columns), int(record.Rows)), name, max_pixels)
     frames = int(record.get("NumberOfFrames", 1) or 1)
-    values = pixel_array(record, index=0)
-    if values.ndim == 3:
-        return _Planes(values[None], pages=frames)
-    values = np.asarray(apply_rescale(values, record), np.float64)
-    negative = record.get("PhotometricInterpretation") == "MONOCHROME1"
-    return _Planes(values[None, ..., None], negative=negative, pages=frames)
+    many = every and frames > 1
+    _check_volume((int(record.Columns), int(record.Rows), frames if many else 1), name)
+    values = pixel_array(record) if many else pixel_array(record, index=0)[None]
+    colour = values.ndim == 4
+    if not colour:
+        values = np.asarray(apply_rescale(values, record), np.float64)[..., None]
+    negative = not colour and record.get("PhotometricInterpretation") == "MONOCHROME1"
+    return _Planes(values, volume=many, negative=negative, pages=1 if many else frames)
 
 
 def _nifti(data: bytes, name: str, max_pixels: int) -> _Planes:
@@ -172,7 +177,12 @@ def _nifti(data: bytes, name: str, max_pixels: int) -> _Planes:
         raise UnseenError(f"{name}: NIfTI of {' x '.join(map(str, shape))} values; a volume of "
                           "three axes is read: save each as a file of its own")
     check_extent((shape[0], shape[1]), name, max_pixels)
-    if 8 * np.prod(shape, dtype=np.int64) > _UNPACKED:
-        raise UnseenError(f"{name}: a volume of more than {_UNPACKED // 2**20} MiB; cut it")
+    _check_volume(shape, name)
     values = np.asarray(volume.dataobj, np.float64)  # axes: right, front, up
     return _Planes(values.transpose(2, 1, 0)[:, ::-1, :, None], volume=True)
+
+
+def _check_volume(shape: tuple[int, ...], name: str) -> None:
+    """Raise UnseenError where so many values in float64 are too many to unpack."""
+    if 8 * np.prod(shape, dtype=np.int64) > _UNPACKED:
+        raise UnseenError(f"{name}: a volume of more than {_UNPACKED // 2**20} MiB; cut it")

@@ -47,6 +47,8 @@ class SourceConfig:
             the largest of the type that they are stored in.
         percentile: The same by percentiles of each file's own values, in place of ``range``.
         asinh: Whether what is faint is raised between the two; see `Stretch`.
+        pages: Of a TIFF or DICOM file with several, ``first`` or ``all``: images each, which stay
+            on one side of a split.
     """
 
     kind: str
@@ -65,6 +67,7 @@ class SourceConfig:
     range: tuple[float, float] | None = None
     percentile: tuple[float, float] | None = None
     asinh: bool = False
+    pages: str = "first"
 
     @property
     def stretch(self) -> Stretch | None:
@@ -96,8 +99,10 @@ class SourceConfig:
                               "and white; remove one")
         if self.asinh and self.stretch is None:
             raise UnseenError(f"domain {self.domain}: asinh needs range or percentile; add one")
-        for option in ("column", "label", "split", "hub", "range", "percentile"):
-            given = getattr(self, option) is not None
+        if self.pages not in ("first", "all"):
+            raise UnseenError(f"domain {self.domain}: pages {self.pages!r}; give first or all")
+        for option in ("column", "label", "split", "hub", "range", "percentile", "pages"):
+            given = getattr(self, option) not in (None, "first")
             needed = "range" if option == "percentile" else option
             if given and needed not in _OPTIONS.get(self.kind, ()):
                 kinds = ", ".join(kind for kind, known in _OPTIONS.items() if needed in known)
@@ -173,8 +178,8 @@ def source(name: str, *options: str) -> Callable[[Loader], Loader]:
 
     Args:
         name: What ``source:`` of a domain in params.yaml calls it.
-        options: Those of ``column``, ``label``, ``split``, ``hub`` and ``range`` that it
-            understands; with ``range`` it takes ``percentile`` and ``asinh``.
+        options: Those of ``column``, ``label``, ``split``, ``hub``, ``range`` and ``pages`` that
+            it understands; with ``range`` it takes ``percentile`` and ``asinh``.
     """
 
     def register(load: Loader) -> Loader:

@@ -13,7 +13,7 @@ from unseen_core.sources.reading import LICENCE, Budget, capped, check_member, i
 __all__ = ["load_folder", "load_zip"]
 
 
-@source("folder", "range")
+@source("folder", "range", "pages")
 def load_folder(config: SourceConfig) -> SourceImages:
     """Return the images of a folder and its subfolders, in the order of their names.
 
@@ -31,7 +31,7 @@ def load_folder(config: SourceConfig) -> SourceImages:
     return collect(config, found, licence=LICENCE, origin=f"folder {printable(root.name)}")
 
 
-@source("zip", "range")
+@source("zip", "range", "pages")
 def load_zip(config: SourceConfig) -> SourceImages:
     """Return the images of a zip archive, in the order of their names; nothing is unpacked.
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -132,7 +132,7 @@ def _notes(config: SourceConfig, images: Tensor, paged: list[str]) -> Iterator[s
     """Yield what may have been read otherwise than it was meant."""
     if paged:
         yield (f"{len(paged)} files have several pages ({paged[0]}); the first of each is read: "
-               "save the others as files of their own")
+               "for all of them set pages: all")
     white = int(images.max())
     if white < _DARK and config.stretch is None:
         yield (f"no pixel is brighter than {white} of 255 (about {257 * white} of 65535 in 16 "
@@ -145,15 +145,44 @@ def decoded(
 ) -> Iterator[Found]:
     """Yield the image of a file as an entry, decoded or with what is wrong with it.
 
-    A volume has many; see `unseen_core.basics.instruments`.
+    A volume has many (see `unseen_core.basics.instruments`), and so has a file whose every page is
+    read. Of these a page or slice that is all of one value is no image.
     """
-    asked = {"size": config.size, "max_pixels": config.max_pixels, "crop": config.crop,
-             "stretch": config.stretch}
+    asked: dict[str, Any] = {"size": config.size, "max_pixels": config.max_pixels,
+                             "crop": config.crop, "stretch": config.stretch}
+    every = config.pages == "all"
     try:
-        if kind_of(data, name) is None:
-            yield Found(name, decode(data, name, **asked), label, pages(data))
+        if kind_of(data, name) is not None:
+            for title, image, more in slices(data, name, every=every, **asked):
+                yield Found(title, image, label, more, None if title == name else name)
             return
-        for title, image, count in slices(data, name, **asked):
-            yield Found(title, image, label, count, None if title == name else name)
+        count = pages(data)
+        if count > 1 and every:
+            yield from _pages(count, data, name, label, asked)
+            return
+        image = decode(data, name, **asked)
+        if count > 1 and _blank(image):
+            raise UnseenError(f"{name}: the first of its {count} pages is blank; set pages: all")
+        yield Found(name, image, label, count)
     except UnseenError as error:
         yield Found(name, error, label)
+
+
+def _pages(
+    count: int, data: bytes, name: str, label: int | None, asked: dict[str, Any]
+) -> Iterator[Found]:
+    """Yield every page of a file that is not blank."""
+    for page in range(count):
+        title = f"{name}[{page}]"
+        try:
+            image = decode(data, title, page=page, **asked)
+        except UnseenError as error:
+            yield Found(title, error, label)
+        else:
+            if not _blank(image):
+                yield Found(title, image, label, volume=name)
+
+
+def _blank(image: Tensor) -> bool:
+    """Say whether all pixels are alike."""
+    return bool((image == image[:, :1, :1]).all())

@@ -23,7 +23,7 @@ __all__ = ["load_datasets"]
 _BUILDERS = ("parquet", "arrow", "webdataset")
 
 
-@source("datasets", "column", "label", "split", "hub", "range")
+@source("datasets", "column", "label", "split", "hub", "range", "pages")
 def load_datasets(config: SourceConfig) -> SourceImages:
     """Return the first ``limit`` images of a data set, row by row.
 

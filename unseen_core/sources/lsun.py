@@ -14,7 +14,7 @@ from unseen_core.sources.reading import LICENCE
 __all__ = ["load_lmdb"]
 
 
-@source("lmdb", "range")
+@source("lmdb", "range", "pages")
 def load_lmdb(config: SourceConfig) -> SourceImages:
     """Return the images of an LMDB environment, a folder or its file, in the order of the keys.
 

@@ -21,7 +21,7 @@ _BUFFER = 2**20
 _MOST_CHUNK = 4 * 2**30
 
 
-@source("parquet", "column", "label", "range")
+@source("parquet", "column", "label", "range", "pages")
 def load_parquet(config: SourceConfig) -> SourceImages:
     """Return the images of a Parquet file, or of those in a folder, row by row.
 

@@ -55,7 +55,7 @@ class _Bounded:
         return self._file.tell()
 
 
-@source("tar", "column", "range")
+@source("tar", "column", "range", "pages")
 def load_tar(config: SourceConfig) -> SourceImages:
     """Return the images of a tar archive, or of a folder of shards, in the order they are stored.
 

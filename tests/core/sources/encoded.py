@@ -21,9 +21,10 @@ def png(seed: int) -> bytes:
     return buffer.getvalue()
 
 
-def config(path: Path, kind: str) -> SourceConfig:
+def config(path: Path, kind: str, pages: str = "first") -> SourceConfig:
     """Return a small configuration that reads ``path``."""
-    return SourceConfig(kind=kind, domain="mine", path=str(path), size=16, max_pixels=10_000)
+    return SourceConfig(kind=kind, domain="mine", path=str(path), size=16, max_pixels=10_000,
+                        pages=pages)
 
 
 def folder_ids(root: Path, pictures: list[bytes]) -> tuple[str, ...]:

@@ -164,6 +164,35 @@ def test_the_loss_of_pages_is_told(tmp_path: Path) -> None:
     assert note.startswith("1 files have several pages (a.tif with 3); the first of each is read")
 
 
+def test_every_page_is_an_image_and_a_file_stays_together(tmp_path: Path) -> None:
+    first, *others = [Image.fromarray(noise(row, 16, 16, 3)) for row in range(3)]
+    blank = Image.new("RGB", (16, 16), (255, 255, 255))
+    blank.save(tmp_path / "a.tif", save_all=True, append_images=[first, blank, *others])
+    Image.fromarray(noise(9, 16, 16, 3)).save(tmp_path / "b.png")
+    source = sources.load(config(tmp_path, "folder", pages="all"))
+    assert source.files == ("a.tif[1]", "a.tif[3]", "a.tif[4]", "b.png") and not source.notes
+    assert source.groups is not None and source.groups.tolist() == [0, 0, 0, 1]
+    assert (source.images[1].permute(1, 2, 0).numpy() == np.asarray(others[0])).all()
+    refused, = sources.load(config(tmp_path, "folder")).skipped
+    assert refused == ("a.tif", "the first of its 5 pages is blank; set pages: all")
+
+
+def test_a_damaged_page_leaves_the_others(tmp_path: Path) -> None:
+    first, *others = [Image.fromarray(noise(row, 16, 16, 3)) for row in range(3)]
+    small = others[0].resize((4, 4))
+    first.save(tmp_path / "a.tif", save_all=True, append_images=[small, others[1]])
+    source = sources.load(config(tmp_path, "folder", pages="all"))
+    assert source.files == ("a.tif[0]", "a.tif[2]")
+    assert source.skipped == (("a.tif[1]", "4x4 pixels is too small, at least 8x8 needed"),)
+
+
+def test_pages_are_first_or_all_and_of_files(tmp_path: Path) -> None:
+    with pytest.raises(UnseenError, match="pages 'some'; give first or all"):
+        sources.load(config(tmp_path, "folder", pages="some"))
+    with pytest.raises(UnseenError, match="source 'npy' takes no pages, only folder, zip"):
+        sources.load(config(tmp_path, "npy", pages="all"))
+
+
 @pytest.mark.parametrize("place", ["inside", "elsewhere"])
 def test_links_into_the_cache_of_dvc_are_followed(tmp_path: Path, place: str) -> None:
     project, name = tmp_path / "project", "ab/" + 30 * "0"
