@@ -1,4 +1,4 @@
-# make repro | test | bench | serve | env | clean
+# make repro | test | test-faults | bench | serve | env | clean
 SHELL := /bin/bash
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -7,13 +7,17 @@ export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DVC_NO_ANALYTICS ?= 1
 RUN := .venv/bin/python
 
-.PHONY: repro test bench serve env clean
+.PHONY: repro test test-faults bench serve env clean
 
 repro: env
 	@$(RUN) -m flows run
 
 test: env
 	@$(RUN) -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+
+# Kills every stage four times; not part of `test`.
+test-faults: env
+	@$(RUN) -m pytest -s -m faults tests/faults
 
 bench: env
 	@set -e; for name in store gpu gaussian sampling solvers distances startup growth; do \

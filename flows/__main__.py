@@ -16,6 +16,7 @@ from unseen_core.errors import UnseenError, refusals_told
 
 __all__ = ["main", "run_command"]
 
+_INTERRUPTED = 130  # what typer returns after Ctrl-C
 _Misuse = typer.BadParameter.__bases__[0]  # the UsageError of the click inside typer
 
 app = typer.Typer(pretty_exceptions_enable=False,
@@ -154,10 +155,12 @@ register(app)
 
 
 def run_command() -> int:
-    """Run the command line and return its exit code: 2 for a mistake in the input, told in a line.
+    """Run the command line and return its exit code.
+
+    It is 2 for a mistake in the input and 130 after Ctrl-C; a line says which.
 
     Raises:
-        BaseException: What a command raises that is no mistake of its user.
+        Exception: What a command raises that is no mistake of its user.
     """
     done = hand_over()
     if done is not None:
@@ -168,7 +171,11 @@ def run_command() -> int:
     called = "unseen" if Path(sys.argv[0]).name == "unseen" else "python -m flows"
     try:
         with refusals_told():
-            return app(sys.argv[1:] or ["--help"], called, standalone_mode=False) or 0
+            code = app(sys.argv[1:] or ["--help"], called, standalone_mode=False) or 0
+        if code == _INTERRUPTED:
+            typer.echo("stopped: what is finished is kept, and the same command goes on from there",
+                       err=True)
+        return code
     except UnseenError as error:
         message = str(error)
     except _Misuse as error:

@@ -31,6 +31,23 @@ SAMPLERS = {
     "pixel-blend": {"sampler": "geometric", "proposal": "blend", "near": 3, "space": "pixels"},
 }
 
+_CELL = {"model": MODEL, "domain": DOMAIN}
+OUTPUTS = [("fetch", {"domain": DOMAIN}, f"data/source/domains/{DOMAIN}"),
+          ("fetch_model", {"model": MODEL}, f"data/source/models/{MODEL}"),
+          ("plan", {}, "data/plan.json"),
+          ("invert", _CELL, f"data/latents/{MODEL}/{DOMAIN}"),
+          ("invert", {"model": MODEL}, f"data/seen/{MODEL}"),
+          ("fit", _CELL, f"data/priors/{MODEL}/{DOMAIN}"),
+          ("sample", _CELL, f"data/starts/{MODEL}/{DOMAIN}"),
+          ("denoise", _CELL, f"data/generated/{MODEL}/{DOMAIN}"),
+          ("select", _CELL, f"data/selection/{MODEL}/{DOMAIN}.json"),
+          ("evaluate", _CELL, f"data/metrics/{MODEL}/{DOMAIN}.json"),
+          ("trajectory", {"model": MODEL}, f"data/trajectory/{MODEL}"),
+          ("steer", {"model": MODEL}, f"data/steer/{MODEL}"),
+          ("applications", {"model": MODEL}, f"data/applications/{MODEL}"),
+          ("compare", {}, "data/report/compare.csv")]
+"""Stages that write something in the tiny project: what each is run on, and what it makes."""
+
 
 def parameters() -> dict:
     """Return the committed parameters, reduced to little work on the CPU."""
@@ -157,6 +174,12 @@ def full_disk(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def results(project: Path) -> dict[str, bytes]:
+    """Return every file of data/ but the seconds that stages took."""
+    return {name: data for name, data in contents(project / "data").items()
+            if not name.startswith("seconds/")}
 
 
 def isolate(patch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -3,34 +3,12 @@
 import shutil
 
 import pytest
-from workspace import DOMAIN, MODEL, PAIRED, contents, full_disk
+from workspace import DOMAIN, MODEL, OUTPUTS, PAIRED, full_disk, results
 
 from flows.dispatch import run_stage
 
-CELL = {"model": MODEL, "domain": DOMAIN}
-STAGES = [("fetch", {"domain": DOMAIN}, f"data/source/domains/{DOMAIN}"),
-          ("fetch_model", {"model": MODEL}, f"data/source/models/{MODEL}"),
-          ("plan", {}, "data/plan.json"),
-          ("invert", CELL, f"data/latents/{MODEL}/{DOMAIN}"),
-          ("invert", {"model": MODEL}, f"data/seen/{MODEL}"),
-          ("fit", CELL, f"data/priors/{MODEL}/{DOMAIN}"),
-          ("sample", CELL, f"data/starts/{MODEL}/{DOMAIN}"),
-          ("denoise", CELL, f"data/generated/{MODEL}/{DOMAIN}"),
-          ("select", CELL, f"data/selection/{MODEL}/{DOMAIN}.json"),
-          ("evaluate", CELL, f"data/metrics/{MODEL}/{DOMAIN}.json"),
-          ("trajectory", {"model": MODEL}, f"data/trajectory/{MODEL}"),
-          ("steer", {"model": MODEL}, f"data/steer/{MODEL}"),
-          ("applications", {"model": MODEL}, f"data/applications/{MODEL}"),
-          ("compare", {}, "data/report/compare.csv")]
 
-
-def results(project):
-    """Return every file of data/ but the seconds that stages took."""
-    return {name: data for name, data in contents(project / "data").items()
-            if not name.startswith("seconds/")}
-
-
-@pytest.mark.parametrize(("stage", "targets", "out"), STAGES)
+@pytest.mark.parametrize(("stage", "targets", "out"), OUTPUTS)
 def test_a_stage_on_a_full_disk_says_so_and_goes_on_later(command, done, stage, targets, out):
     before = results(done)
     if (done / out).is_dir():
@@ -50,7 +28,7 @@ def test_a_stage_on_a_full_disk_says_so_and_goes_on_later(command, done, stage, 
 
 
 def test_every_stage_is_tried():
-    tried = {stage for stage, _, _ in STAGES}
+    tried = {stage for stage, _, _ in OUTPUTS}
     # These two have nothing to do here, and write a report of less than 300 bytes.
     assert tried == {*PAIRED, "fetch", "fetch_model", "plan", "trajectory", "steer",
                      "applications", "compare"} - {"analyze", "finetune"}

@@ -13,6 +13,17 @@ from flows.running.run import DirectRun
 from unseen_core.errors import UnseenError
 
 
+def test_an_interrupted_command_says_that_nothing_is_lost(command, workspace, monkeypatch):
+    def interrupted(run, **targets):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(stages.STAGES, "plan", interrupted)
+    code, _, said = command("plan")
+    assert code == 130
+    assert said.strip() == ("stopped: what is finished is kept, and the same command goes on from "
+                            "there")
+
+
 def test_map_keeps_order_and_logs_tenths(caplog):
     caplog.set_level(logging.INFO, logger="unseen")
     run = DirectRun(delay=0)
