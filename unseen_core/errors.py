@@ -2,14 +2,17 @@
 
 import errno
 import os
+import reprlib
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
-__all__ = ["UnseenError", "did_you_mean", "first_line", "refusals_told"]
+__all__ = ["UnseenError", "did_you_mean", "first_line", "refusals_told", "shown"]
 
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother = 1, 80, 80
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -33,6 +36,14 @@ def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of what a library says, or the error's class where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def shown(value: object) -> str:
+    """Return a value as Python writes it; of what is long or deeply nested the beginning.
+
+    An alias of YAML may stand for a list of lists of lists, with more values than memory holds.
+    """
+    return _BRIEF.repr(value)
 
 
 @contextmanager

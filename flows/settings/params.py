@@ -30,7 +30,7 @@ from flows.settings.sections import (
     Select,
     Solver,
 )
-from unseen_core.errors import UnseenError, did_you_mean
+from unseen_core.errors import UnseenError, did_you_mean, shown
 
 __all__ = ["Domain", "Model", "Params", "Sampler", "load_params", "read_params"]
 
@@ -149,7 +149,7 @@ def _explain(path: Path, error: ValidationError) -> list[str]:
             lines.append(f"{path}: {where} is missing; add it")
         else:
             said = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{path}: {where}: {said}, not {problem['input']!r}")
+            lines.append(f"{path}: {where}: {said}, not {shown(problem['input'])}")
     return lines
 
 

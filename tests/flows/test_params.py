@@ -215,6 +215,19 @@ def test_a_missing_or_binary_file_is_one_line(tmp_path):
     assert "params.yaml" in mistake(tmp_path / "params.yaml")
 
 
+@pytest.mark.parametrize(("place", "named"), [("seed: 0", "params.yaml: seed"),
+                                              ("alpha: 20.0", "samplers.geometric.alpha")])
+def test_an_alias_of_more_values_than_memory_holds_is_one_short_line(tmp_path, place, named):
+    bomb = "&a0 [1, 2, 3]"
+    for i in range(1, 15):
+        bomb = f"&a{i} [{bomb}{9 * f', *a{i - 1}'}]"
+    text = (ROOT / "params.yaml").read_text("utf-8")
+    file = tmp_path / "params.yaml"
+    file.write_text(text.replace(place, f"{place.split(':')[0]}: {bomb}", 1), "utf-8")
+    said = mistake(file)
+    assert named in said and len(said) < 400
+
+
 def test_numbers_are_read_as_dvc_reads_them(tmp_path):
     file = tmp_path / "params.yaml"
     text = (ROOT / "params.yaml").read_text("utf-8")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import fields
 
-from unseen_core.errors import UnseenError
+from unseen_core.errors import UnseenError, shown
 from unseen_core.starts.bands import Bands
 from unseen_core.starts.baseline import Noise, Reconstruction
 from unseen_core.starts.crdi import Crdi
@@ -52,7 +52,7 @@ def build_sampler(name: str, settings: Mapping[str, object]) -> StartSampler:
         if not _fits(value, known[key]):
             kind_of = known[key].__name__
             wanted = "a list of numbers" if kind_of == "tuple" else f"of type {kind_of}"
-            raise UnseenError(f"samplers.{name}.{key}: {settings[key]!r} is not {wanted}")
+            raise UnseenError(f"samplers.{name}.{key}: {shown(settings[key])} is not {wanted}")
     try:
         return STARTS[kind](**given)
     except UnseenError as error:
