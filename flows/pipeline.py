@@ -199,8 +199,10 @@ def _stamps(root: Path) -> dict[tuple[str, str, str], int]:
 
 
 def _places(root: Path) -> Iterator[str]:
-    """Yield the lines that say where the results are."""
+    """Yield the lines that say where the results are, as far as there are any."""
     yield ""
-    yield f"pictures  {root / 'data/generated'}  (contact sheets, *.png)"
-    yield f"table     {root / 'data/report/compare.csv'}"
+    if (pictures := root / "data/generated").is_dir():
+        yield f"pictures  {pictures}  (contact sheets, *.png)"
+    if (table := root / "data/report/compare.csv").is_file():
+        yield f"table     {table}"
     yield f"MLflow    {store_label(root)}  (open it with `make serve`)"

@@ -64,6 +64,9 @@ def test_a_real_repro_is_run_once_and_cached_cells_are_told_apart(tmp_path, mirr
     for domain in ("faces", "digits"):
         (tmp_path / f"{domain}.txt").write_text("1")
 
+    (tmp_path / "data/report").mkdir(parents=True)
+    (tmp_path / "data/report/compare.csv").touch()
+
     lines = []
     run_pipeline(root=tmp_path, say=lines.append)
     assert mirrored["fresh"] == {("m", "faces"), ("m", "digits")}
@@ -71,6 +74,7 @@ def test_a_real_repro_is_run_once_and_cached_cells_are_told_apart(tmp_path, mirr
     assert mirrored["status"] == "FINISHED"
     assert {"seconds", "seconds/evaluate/faces"} <= set(mirrored["metrics"])
     assert f"table     {tmp_path / 'data/report/compare.csv'}" in lines
+    assert not [line for line in lines if line.startswith("pictures")]  # there are none
 
     (tmp_path / "faces.txt").write_text("2")
     run_pipeline(root=tmp_path, say=lines.append)
