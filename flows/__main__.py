@@ -130,8 +130,10 @@ def run(
 def sync() -> None:
     """Record in MLflow the runs that it missed while unreachable, from the metrics files."""
     from flows.mlflow.sync import sync as record
+    from flows.pipeline import only_run
 
-    record(say=typer.echo)
+    with only_run(Path.cwd()):  # during a run half of the files are those of the run before
+        record(say=typer.echo)
 
 
 @app.command()

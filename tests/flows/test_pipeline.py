@@ -182,6 +182,12 @@ def test_a_second_run_is_refused_and_told_who_works(tmp_path, mirrored, monkeypa
     assert mirrored["status"] == "FINISHED"
 
 
+def test_sync_waits_for_no_half_of_a_run(workspace, command):
+    with only_run(workspace):
+        code, _, said = command("sync")
+    assert code == 2 and said.startswith("error: another run of the pipeline (process")
+
+
 def test_domains_become_the_last_stages_or_an_override(tmp_path):
     (tmp_path / "params.yaml").write_text(
         "pipeline: {models: [m, n], domains: [a, b]}\ndomains: {a: {}, b: {}, c: {}}\n")
