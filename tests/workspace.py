@@ -193,8 +193,8 @@ def isolate(patch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 def enter_copy(source: Path, place: Path, patch: pytest.MonkeyPatch) -> Path:
-    """Work in a fresh copy of a project, ``place/project``, and return it; see `isolate`."""
-    folder = place / "project"
+    """Work in a fresh copy of a project below ``place``, and return it; see `isolate`."""
+    folder = place / "my pröject"  # a path that a shell would split
     shutil.copytree(source, folder)
     isolate(patch, folder)
     return folder
