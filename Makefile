@@ -15,7 +15,7 @@ repro: env
 test: env
 	@$(RUN) -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
-# Kills every stage four times; not part of `test`.
+# Kills each stage of a run four times; not part of `test`.
 test-faults: env
 	@$(RUN) -m pytest -s -m faults tests/faults
 

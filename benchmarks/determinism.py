@@ -42,6 +42,7 @@ def main() -> None:
                      for kind in ("float32", "bf16"))
     clean = to_float(torch.cat([images_of(name)[0][: options.count] for name in options.domains]))
     torch.set_num_threads(1)
+    where = circumstances("cpu")
     latents = carried(precise, clean, 900, None, up=True)
     start = carried(precise, clean, 300, None, up=True)
     images = to_uint8(carried(fast, start, 300, None, up=False))
@@ -54,7 +55,7 @@ def main() -> None:
         found[name] = {"latents": (states - latents).abs().max().item(),
                        "images": int((off > 0).sum()), "grey_levels": int(off.max())}
         print(name, found[name])
-    write_result(options.out, {**circumstances("cpu"), "count": len(clean), "ways": found})
+    write_result(options.out, {**where, "count": len(clean), "ways": found})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What comes back of an unseen image: up to level 900 and down again, by both embedded networks.
 
-    python benchmarks/reconstruction.py [--count 16] [--domains digits faces galaxies textures]
+    python benchmarks/reconstruction.py [--count 16] [--domains digits faces ...]
 
 Fit images of the last run's domains go up and down on the default's grid, 32 calls each way, in
 float32. The peak signal-to-noise ratio is that of an image in [0, 1], before it is rounded:
@@ -9,9 +9,9 @@ largest error of any pixel after rounding, in grey levels of 256.
 """
 
 import argparse
+import statistics
 from pathlib import Path
 
-import torch
 from common import RESULTS, circumstances, images_of, write_result
 from torch import Tensor
 
@@ -35,6 +35,11 @@ def came_back(model: UNetEps, images: Tensor, calls: int) -> dict[str, list[floa
     return {"decibel": (-10 * square.log10()).tolist(), "grey_levels": off.tolist()}
 
 
+def said(ratios: list[float]) -> str:
+    """Return median and minimum of ratios in words."""
+    return f"{statistics.median(ratios):.1f} dB, the worst {min(ratios):.1f} dB"
+
+
 def main() -> None:
     """Measure every domain by both networks, print the medians and the worst, and write all."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -49,12 +54,11 @@ def main() -> None:
         images = images_of(domain)[0][: options.count]
         found[domain] = {name: came_back(model, images, calls) for name, model in models.items()}
         for name, row in found[domain].items():
-            ratio = torch.tensor(row["decibel"])
-            print(f"{domain:10} {name:10} {ratio.median():.1f} dB, the worst {ratio.min():.1f} dB, "
-                  f"off by {max(row['grey_levels'])} grey levels at most")
+            print(f"{domain:10} {name:10} {said(row['decibel'])}, off by "
+                  f"{max(row['grey_levels'])} grey levels at most")
     for name in NETWORKS:
-        ratio = torch.tensor([x for row in found.values() for x in row[name]["decibel"]])
-        print(f"{'all':10} {name:10} {ratio.median():.1f} dB, the worst {ratio.min():.1f} dB")
+        every = [x for row in found.values() for x in row[name]["decibel"]]
+        print(f"{'all':10} {name:10} {said(every)}")
     write_result(options.out, {**circumstances("cpu"), "level": LEVEL, "calls": calls,
                                "count": options.count, "domains": found})
 

@@ -131,7 +131,9 @@ def sync() -> None:
     """Record in MLflow the runs that it missed while unreachable, from the metrics files."""
     from flows.mlflow.sync import sync as record
     from flows.pipeline import only_run
+    from flows.settings.params import load_params
 
+    load_params()  # so that no lock is left in a folder that is no project
     with only_run(Path.cwd()):  # during a run half of the files are those of the run before
         record(say=typer.echo)
 
@@ -175,7 +177,7 @@ def run_command() -> int:
         with refusals_told():
             code = app(sys.argv[1:] or ["--help"], called, standalone_mode=False) or 0
         if code == _INTERRUPTED:
-            typer.echo("stopped: what is finished is kept, and the same command goes on from there",
+            typer.echo("stopped; a stage, run or generate goes on from here when it is given again",
                        err=True)
         return code
     except UnseenError as error:

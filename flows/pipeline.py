@@ -107,8 +107,9 @@ def only_run(root: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             handle.seek(0)
-            raise UnseenError(f"another run of the pipeline ({handle.read().strip()}) works in "
-                              f"{root}; wait until it has ended, or stop it") from None
+            who = handle.read().strip()
+            raise UnseenError(f"another run of the pipeline, or sync ({who}) works in {root}; wait "
+                              "until it has ended, or stop it") from None
         # A lock goes with its process, however that ends, so the file may stay.
         handle.truncate(0)
         handle.write(f"process {os.getpid()}, since {datetime.now():%Y-%m-%d %H:%M:%S}\n")

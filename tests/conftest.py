@@ -16,6 +16,12 @@ settings.register_profile("unseen", deadline=None, derandomize=True, max_example
 settings.load_profile("unseen")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the kills unless they are asked for: `make test-faults`."""
+    if "faults" not in config.option.markexpr:
+        items[:] = [item for item in items if "faults" not in item.keywords]
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder of reference material beside the repository; without it the test is skipped."""

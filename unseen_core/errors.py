@@ -13,8 +13,13 @@ __all__ = ["UnseenError", "did_you_mean", "first_line", "refusals_told", "shown"
 
 _BRIEF = reprlib.Repr()
 _BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother = 1, 80, 80
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_GO_ON = "give the command again, it goes on where it stopped"
+_FULL = {errno.ENOSPC: f"make room and {_GO_ON}",
+         errno.EDQUOT: f"your quota is used up: delete files or have it raised, and {_GO_ON}",
+         errno.EFBIG: "its file system, or `ulimit -f`, allows no larger file"}
+_ADVICE = {**_FULL, errno.EROFS: "work in a folder that can be written",
+           errno.EACCES: "you need the permission to read or write it",
+           errno.EPERM: "you need the permission to read or write it"}
 
 
 class UnseenError(Exception):
@@ -50,10 +55,10 @@ def shown(value: object) -> str:
 def refusals_told(path: Path | None = None) -> Iterator[None]:
     """Turn what a file system refuses for good into one line: no space, or no permission.
 
-    Other errors of the system may pass; they leave the block as they are.
+    Other errors of the system may pass, or are not about files; they leave the block as they are.
 
     Args:
-        path: What is written, where the error may not say.
+        path: What is written.
 
     Raises:
         UnseenError: The block met a full disk, or what it may not read or write.
@@ -61,15 +66,17 @@ def refusals_told(path: Path | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        said = error.filename2 or error.filename  # of a copy, the second is what is written
-        named = path or (Path(os.fsdecode(said)) if said else Path.cwd())
-        if error.errno in _CLOSED:
-            raise UnseenError(f"{named}: {error.strerror}; change its permissions, or work in a "
-                              "copy that is yours") from error
-        if error.errno in _FULL:
+        advice = _ADVICE.get(error.errno or 0)
+        # Of a copy the second name is what is written; a number is an open file.
+        said = [Path(os.fsdecode(name)) for name in (error.filename2, error.filename)
+                if isinstance(name, str | bytes)]
+        if advice is None or not (path or said or error.errno in _FULL):
+            raise
+        beside = not said or (path is not None and said[0].parent == path.parent)
+        named = path if path and beside else said[0] if said else None  # not the temporary file
+        free = ""
+        if error.errno == errno.ENOSPC and named is not None:
             place = next(one for one in (named, *named.absolute().parents) if one.exists())
-            free = shutil.disk_usage(place).free
-            raise UnseenError(
-                f"{named}: {error.strerror}, {free / 1e6:.0f} MB are free there; make room and "
-                "give the command again, it goes on where it stopped") from error
-        raise
+            free = f", {shutil.disk_usage(place).free / 1e6:.0f} MB are free there"
+        raise UnseenError(f"{named or 'a file'}: {os.strerror(error.errno or 0)}{free}; "
+                          f"{advice}") from error

@@ -134,7 +134,7 @@ def _entries(section: Domain, path: Path) -> int | None:
     except (OSError, zipfile.BadZipFile, UnseenError):  # fetch says what is wrong
         return None
     many = section.pages == "all" or any(".nii" in name.lower() for name in names)
-    return None if many else len(names)
+    return None if many and names else len(names)
 
 
 def _comes(params: Params, path: str) -> bool:

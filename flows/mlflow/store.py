@@ -168,8 +168,10 @@ def connect(root: Path, *, seconds: float = math.inf) -> Store:
     for noisy in ("alembic", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     uri = store_uri(root)
-    if uri.startswith("sqlite:///"):  # MLflow tries for minutes to open what is no database
-        with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as file:
+    place = uri.removeprefix("sqlite:///").partition("?")[0]
+    # MLflow tries for minutes to open what is no database.
+    if place != uri and Path(place).exists():
+        with closing(sqlite3.connect(place)) as file:
             file.execute("PRAGMA schema_version")
     from mlflow import MlflowClient
 

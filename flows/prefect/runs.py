@@ -66,14 +66,14 @@ class PrefectRun:
         DVC's, and hashing large tensors takes seconds. A part whose task is lost because the
         server has gone is done here, without a record.
         """
-        call, fn = next(self.calls), refusals_told()(fn)
+        call = next(self.calls)
         if self.unreachable.is_set():
             return DirectRun(self.retries, self.delay).map(fn, items, name=name, workers=workers)
         free = Semaphore(workers)  # the task runner has a thread for every core
 
         # The item reaches the task by its index: Prefect would take arguments apart and copy them.
         def here(part: str, index: int) -> R:
-            with free:
+            with free, refusals_told():
                 return fn(items[index])
 
         def elsewhere(part: str, index: int, place: Place | None = self.place) -> None:
@@ -147,7 +147,8 @@ def run_recorded(name: str, fn: StageFunction, targets: Mapping[str, str]) -> di
         validate_parameters=False,
     )
     def run_whole_stage(targets: dict[str, str]) -> None:
-        outcomes.append(outcome := fn(run, **targets))
+        with refusals_told():
+            outcomes.append(outcome := fn(run, **targets))
         rows = [{"name": key, "value": str(value)} for key, value in outcome.items()]
         with optional_record(run.unreachable):
             create_table_artifact(rows, key=artifact_key(label), description=f"Outcome of {label}")
@@ -156,7 +157,10 @@ def run_recorded(name: str, fn: StageFunction, targets: Mapping[str, str]) -> di
     marks = [name, *named, *(mark for mark in invocation if mark)]
     with tags(*marks), one_line_mistakes(), optional_record(run.unreachable):
         run_whole_stage(dict(targets))
-    return outcomes[0] if outcomes else fn(DirectRun(), **targets)
+    if not outcomes:
+        with refusals_told():
+            return fn(DirectRun(), **targets)
+    return outcomes[0]
 
 
 def _worth_retrying(_task: Task[..., object], _run: TaskRun, state: State[object]) -> bool:

@@ -182,10 +182,15 @@ def test_a_second_run_is_refused_and_told_who_works(tmp_path, mirrored, monkeypa
     assert mirrored["status"] == "FINISHED"
 
 
-def test_sync_waits_for_no_half_of_a_run(workspace, command):
+def test_sync_is_refused_while_a_run_works(workspace, command):
     with only_run(workspace):
         code, _, said = command("sync")
-    assert code == 2 and said.startswith("error: another run of the pipeline (process")
+    assert code == 2 and said.startswith("error: another run of the pipeline, or sync (process")
+
+
+def test_sync_leaves_nothing_in_a_folder_that_is_no_project(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    assert command("sync")[0] == 2 and not list(tmp_path.iterdir())
 
 
 def test_domains_become_the_last_stages_or_an_override(tmp_path):

@@ -2,6 +2,8 @@
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -12,13 +14,14 @@ from unseen_core.basics.images import resize
 from unseen_core.basics.stretch import Stretch
 from unseen_core.errors import UnseenError, first_line
 
-__all__ = ["FORMATS", "check_extent", "decode", "pages"]
+__all__ = ["FORMATS", "check_extent", "decode", "decode_pages", "pages"]
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
 _SMALLEST = 8
 # Tags of a TIFF, and values of theirs.
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 _BITS, _SAMPLES, _SIGNED = 258, 339, 2
+_SUBFILE, _OF_ANOTHER = 254, 1 | 4  # a smaller version of another page, or its mask
 
 
 def check_extent(extent: tuple[int, int], name: str, max_pixels: int) -> None:
@@ -44,12 +47,13 @@ def pages(data: bytes) -> int:
 
 def decode(
     data: bytes, name: str, *, size: int, max_pixels: int, crop: bool = False,
-    stretch: Stretch | None = None, page: int = 0,
+    stretch: Stretch | None = None,
 ) -> Tensor:
     """Return a foreign image file as RGB, uint8 of shape (3, size, size).
 
-    The header is judged before any pixel is decoded. EXIF orientation is applied, 16-bit grey is
-    divided by 257, and transparent pixels lie on black, so that no white frame enters a domain.
+    The header is judged before any pixel is decoded. EXIF orientation is applied, of several
+    frames the first is taken, 16-bit grey is divided by 257, and transparent pixels lie on
+    black, so that no white frame enters a domain.
 
     Args:
         data: The whole file.
@@ -58,24 +62,53 @@ def decode(
         max_pixels: Largest width times height that is decoded.
         crop: Cut the central square out first; otherwise a non-square image is stretched.
         stretch: Which values become black and white; None: those of the file's type.
-        page: Which of several frames, from 0.
 
     Raises:
         UnseenError: Not one of ``FORMATS``, smaller than 8×8, larger than ``max_pixels``,
             truncated, or in floating point without ``stretch``.
     """
+    with _one_line(name), Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        pixels = _pixels(picture, name, max_pixels, stretch)
+    return _sized(pixels, size, crop)
+
+
+def decode_pages(
+    data: bytes, name: str, *, size: int, max_pixels: int, crop: bool = False,
+    stretch: Stretch | None = None,
+) -> Iterator[tuple[str, Tensor | UnseenError]]:
+    """Yield name and image of every page of a TIFF file, or what is wrong with the page.
+
+    Smaller versions of another page, and masks, are no pages of their own (NewSubfileType). The
+    arguments are those of `decode`.
+
+    Raises:
+        UnseenError: The file cannot be opened.
+    """
+    with _one_line(name):
+        picture = Image.open(io.BytesIO(data), formats=("TIFF",))
+    with picture:
+        for page in range(picture.n_frames):
+            title = f"{name}[{page}]"
+            try:
+                with _one_line(title):
+                    picture.seek(page)
+                    if picture.tag_v2.get(_SUBFILE, 0) & _OF_ANOTHER:
+                        continue
+                    pixels = _pixels(picture, title, max_pixels, stretch)
+            except UnseenError as error:
+                yield title, error
+            else:
+                yield title, _sized(pixels, size, crop)
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    """Turn whatever a decoder of foreign bytes raises into one line."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # corrupt metadata beside intact pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                picture.seek(page)
-                check_extent(picture.size, name, max_pixels)
-                tags = getattr(picture, "tag_v2", {})
-                negative = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-                signed = _SIGNED in tags.get(_SAMPLES, ()) and max(tags.get(_BITS, (8,))) == 8
-                pixels = _rgb(ImageOps.exif_transpose(picture), name, stretch, negative=negative,
-                              signed=signed)
+            yield
     except UnseenError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -84,6 +117,21 @@ def decode(
         raise UnseenError(f"{name}: too large to decode safely; make it smaller") from error
     except Exception as error:  # decoders of foreign bytes raise almost every class there is
         raise UnseenError(f"{name}: damaged or truncated ({first_line(error)})") from error
+
+
+def _pixels(
+    picture: Image.Image, name: str, max_pixels: int, stretch: Stretch | None
+) -> np.ndarray:
+    """Return an opened picture's pixels as `_rgb` does, turned as EXIF says."""
+    check_extent(picture.size, name, max_pixels)
+    tags = getattr(picture, "tag_v2", {})
+    negative = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    signed = _SIGNED in tags.get(_SAMPLES, ()) and max(tags.get(_BITS, (8,))) == 8
+    return _rgb(ImageOps.exif_transpose(picture), name, stretch, negative=negative, signed=signed)
+
+
+def _sized(pixels: np.ndarray, size: int, crop: bool) -> Tensor:
+    """Return pixels (h, w, 3) as an image (3, size, size)."""
     return torch.from_numpy(resize(pixels, size, crop=crop)).permute(2, 0, 1).contiguous()
 
 

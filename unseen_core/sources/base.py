@@ -102,7 +102,7 @@ class SourceConfig:
         if self.pages not in ("first", "all"):
             raise UnseenError(f"domain {self.domain}: pages {self.pages!r}; give first or all")
         for option in ("column", "label", "split", "hub", "range", "percentile", "pages"):
-            given = getattr(self, option) not in (None, "first")
+            given = self.pages == "all" if option == "pages" else getattr(self, option) is not None
             needed = "range" if option == "percentile" else option
             if given and needed not in _OPTIONS.get(self.kind, ()):
                 kinds = ", ".join(kind for kind, known in _OPTIONS.items() if needed in known)

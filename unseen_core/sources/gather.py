@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unseen_core.basics.decoding import decode, pages
+from unseen_core.basics.decoding import decode, decode_pages, pages
 from unseen_core.basics.instruments import kind_of, slices
 from unseen_core.errors import UnseenError
 from unseen_core.sources.base import SourceConfig, SourceImages
@@ -132,7 +132,7 @@ def _notes(config: SourceConfig, images: Tensor, paged: list[str]) -> Iterator[s
     """Yield what may have been read otherwise than it was meant."""
     if paged:
         yield (f"{len(paged)} files have several pages ({paged[0]}); the first of each is read: "
-               "for all of them set pages: all")
+               "for all of them set pages: all of the domain (--all-pages of `unseen generate`)")
     white = int(images.max())
     if white < _DARK and config.stretch is None:
         yield (f"no pixel is brighter than {white} of 255 (about {257 * white} of 65535 in 16 "
@@ -153,34 +153,39 @@ def decoded(
     every = config.pages == "all"
     try:
         if kind_of(data, name) is not None:
-            for title, image, more in slices(data, name, every=every, **asked):
-                yield Found(title, image, label, more, None if title == name else name)
-            return
-        count = pages(data)
-        if count > 1 and every:
-            yield from _pages(count, data, name, label, asked)
-            return
-        image = decode(data, name, **asked)
-        if count > 1 and _blank(image):
-            raise UnseenError(f"{name}: the first of its {count} pages is blank; set pages: all")
-        yield Found(name, image, label, count)
+            for title, image, count in slices(data, name, every=every, **asked):
+                _check_first(name, image, count)
+                yield Found(title, image, label, count, None if title == name else name)
+        elif (count := pages(data)) > 1 and every:
+            yield from _pages(data, name, label, asked)
+        else:
+            image = decode(data, name, **asked)
+            _check_first(name, image, count)
+            yield Found(name, image, label, count)
     except UnseenError as error:
         yield Found(name, error, label)
 
 
 def _pages(
-    count: int, data: bytes, name: str, label: int | None, asked: dict[str, Any]
+    data: bytes, name: str, label: int | None, asked: dict[str, Any]
 ) -> Iterator[Found]:
     """Yield every page of a file that is not blank."""
-    for page in range(count):
-        title = f"{name}[{page}]"
-        try:
-            image = decode(data, title, page=page, **asked)
-        except UnseenError as error:
-            yield Found(title, error, label)
-        else:
-            if not _blank(image):
-                yield Found(title, image, label, volume=name)
+    blank = True
+    for title, page in decode_pages(data, name, **asked):
+        if isinstance(page, UnseenError):
+            yield Found(title, page, label)
+        elif not _blank(page):
+            yield Found(title, page, label, volume=name)
+        blank = blank and not isinstance(page, UnseenError) and _blank(page)
+    if blank:
+        raise UnseenError(f"{name}: all of its pages are blank")
+
+
+def _check_first(name: str, image: Tensor, count: int) -> None:
+    """Raise UnseenError where a file has several pages and the first, which is taken, is blank."""
+    if count > 1 and _blank(image):
+        raise UnseenError(f"{name}: the first of its {count} pages is blank; set pages: all of "
+                          "its domain (--all-pages of `unseen generate`)")
 
 
 def _blank(image: Tensor) -> bool:

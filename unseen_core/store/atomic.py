@@ -48,7 +48,7 @@ def write_with(path: Path, writer: Callable[[Path], None]) -> None:
         _sync(folder)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write ``data`` to ``path`` atomically (see :func:`write_with`)."""
 
     def write(temporary: Path) -> None:

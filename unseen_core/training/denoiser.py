@@ -172,7 +172,7 @@ def _save(
     state = {"mark": mark, "step": step, "smooth": smooth, "parts": [p.state_dict() for p in parts]}
     content = io.BytesIO()  # on a full disk torch would say something else
     torch.save(state, content)
-    write_bytes(path, content.getvalue())
+    write_bytes(path, content.getbuffer())
 
 
 def _load(

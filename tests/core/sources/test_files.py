@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from encoded import config, noise, png
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from unseen_core import sources
 from unseen_core.errors import UnseenError
@@ -174,7 +174,23 @@ def test_every_page_is_an_image_and_a_file_stays_together(tmp_path: Path) -> Non
     assert source.groups is not None and source.groups.tolist() == [0, 0, 0, 1]
     assert (source.images[1].permute(1, 2, 0).numpy() == np.asarray(others[0])).all()
     refused, = sources.load(config(tmp_path, "folder")).skipped
-    assert refused == ("a.tif", "the first of its 5 pages is blank; set pages: all")
+    assert refused[0] == "a.tif" and refused[1].startswith(
+        "the first of its 5 pages is blank; set pages: all of its domain")
+
+
+def test_smaller_versions_and_blank_files_are_no_images(tmp_path: Path) -> None:
+    first, *others = [Image.fromarray(noise(row, 16, 16, 3)) for row in range(3)]
+    smaller = TiffImagePlugin.ImageFileDirectory_v2()
+    smaller[254] = 1
+    with TiffImagePlugin.AppendingTiffWriter(tmp_path / "a.tif", new=True) as file:
+        for picture, tags in ((first, None), (first.resize((8, 8)), smaller), (others[0], None)):
+            picture.save(file, "TIFF", **({} if tags is None else {"tiffinfo": tags}))
+            file.newFrame()
+    blank = Image.new("RGB", (16, 16))
+    blank.save(tmp_path / "b.tif", save_all=True, append_images=[blank])
+    source = sources.load(config(tmp_path, "folder", pages="all"))
+    assert source.files == ("a.tif[0]", "a.tif[2]")
+    assert source.skipped == (("b.tif", "all of its pages are blank"),)
 
 
 def test_a_damaged_page_leaves_the_others(tmp_path: Path) -> None:
