@@ -279,6 +279,17 @@ def command(
     return run
 
 
+@pytest.fixture(scope="module")
+def warm() -> Iterator[dict[str, str]]:
+    """The variables that lead a command to a warm process; without one the test is skipped."""
+    from flows.running.warm import warm_stages
+
+    with warm_stages() as variables:
+        if not variables:
+            pytest.skip("no warm process on this machine")
+        yield dict(variables)
+
+
 @pytest.fixture
 def with_network(workspace: Path) -> Path:
     """A project with a fetched model; no stage has run."""

@@ -18,8 +18,8 @@ _FULL = {errno.ENOSPC: f"make room and {_GO_ON}",
          errno.EDQUOT: f"your quota is used up: delete files or have it raised, and {_GO_ON}",
          errno.EFBIG: "its file system, or `ulimit -f`, allows no larger file"}
 _ADVICE = {**_FULL, errno.EROFS: "work in a folder that can be written",
-           errno.EACCES: "you need the permission to read or write it",
-           errno.EPERM: "you need the permission to read or write it"}
+           errno.EACCES: "you need permission to read or write it",
+           errno.EPERM: "you need permission to read or write it"}
 
 
 class UnseenError(Exception):
@@ -53,15 +53,15 @@ def shown(value: object) -> str:
 
 @contextmanager
 def refusals_told(path: Path | None = None) -> Iterator[None]:
-    """Turn what a file system refuses for good into one line: no space, or no permission.
+    """Turn a full disk or a missing permission, met in the block, into one line.
 
-    Other errors of the system may pass, or are not about files; they leave the block as they are.
+    Other errors are left alone: they may pass when tried again, or are not about files.
 
     Args:
         path: What is written.
 
     Raises:
-        UnseenError: The block met a full disk, or what it may not read or write.
+        UnseenError: The disk is full, or a file may not be read or written.
     """
     try:
         yield

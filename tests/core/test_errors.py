@@ -1,4 +1,4 @@
-"""What a file system refuses for good is one line; what may pass, or is no file, stays an error."""
+"""A full disk or a missing permission becomes one line; other errors are left alone."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ def error(number: int, *names: object) -> OSError:
     (error(errno.EDQUOT, "/tmp/x"), "^/tmp/x: Disk quota exceeded; your quota"),
     (error(errno.EFBIG, "a", None, "b"), "^b: File too large; its file system"),
     (error(errno.EROFS, b"/tmp/x"), "^/tmp/x: Read-only file system; work in a folder"),
-    (error(errno.EACCES, "/tmp/x"), "^/tmp/x: Permission denied; you need"),
+    (error(errno.EACCES, "/tmp/x"), "^/tmp/x: Permission denied; you need permission"),
 ])
 def test_a_refusal_is_one_line_with_its_own_advice(raised: OSError, said: str) -> None:
     with pytest.raises(UnseenError, match=said) as caught, refusals_told():
@@ -34,7 +34,7 @@ def test_a_refusal_is_one_line_with_its_own_advice(raised: OSError, said: str) -
     error(errno.EIO, "/tmp/x"), error(errno.ENOENT, "/tmp/x"), ConnectionResetError(), OSError("?"),
     ssl.SSLError(1, "certificate verify failed"), error(errno.EPERM), error(errno.EIO, 3)],
     ids=str)
-def test_what_may_pass_or_is_no_file_stays_as_it_is(raised: OSError) -> None:
+def test_another_error_of_the_system_is_left_alone(raised: OSError) -> None:
     with pytest.raises(OSError) as caught, refusals_told():
         raise raised
     assert caught.value is raised

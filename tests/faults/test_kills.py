@@ -1,9 +1,9 @@
 """Sixty kills over the stages of a run: each rerun has the bytes of a run that nobody disturbed.
 
 Not part of `make test`; `make test-faults` runs it. Downloads and training are not among them.
-Stages run as in a pipeline: a command hands over to the warm process, which forks for it. Four
-things end one, at a moment drawn for each kill: the stage itself is killed, the command that waits
-for it is, or that is sent SIGTERM or Ctrl-C.
+Stages run as in a pipeline: a command hands its work to the warm process, which forks for it. A
+stage is ended in four ways, each time at a random moment: SIGKILL of the stage, SIGKILL of the
+command that waits for it, SIGTERM to that command, and Ctrl-C.
 """
 
 import os
@@ -21,22 +21,11 @@ import pytest
 from repository import PATIENCE
 from workspace import DOMAIN, MODEL, OUTPUTS, ROOT, copied_project, results
 
-from flows.running.warm import warm_stages
-
 pytestmark = pytest.mark.faults
 
 STAGES = [*OUTPUTS, ("analyze", {"model": MODEL, "domain": DOMAIN},
                      f"data/analysis/{MODEL}/{DOMAIN}")]
 ENDS = ("stage", "command", "SIGTERM", "SIGINT")
-
-
-@pytest.fixture(scope="module")
-def warm():
-    """The warm process's variables, and its process."""
-    with warm_stages() as variables:
-        if not variables:
-            pytest.skip("no warm process on this machine")
-        yield dict(variables)
 
 
 @pytest.fixture(scope="module")

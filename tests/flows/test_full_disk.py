@@ -40,4 +40,4 @@ def test_a_folder_that_may_not_be_written_is_one_line(command, done):
     code, _, said = command("invert", "--model", MODEL, "--domain", DOMAIN)
     assert code == 2 and "Traceback" not in said
     assert "data/latents" in said
-    assert "you need the permission" in said or "that can be written" in said
+    assert "you need permission" in said or "that can be written" in said

@@ -34,14 +34,6 @@ def main():
 """
 
 
-@pytest.fixture(scope="module")
-def warm():
-    with warm_stages() as variables:
-        if not variables:
-            pytest.skip("no warm process on this machine")
-        yield dict(variables)
-
-
 @pytest.fixture
 def project(tmp_path):
     """A folder with a `flows` of its own, as an experiment of DVC has."""
